@@ -1,0 +1,3 @@
+"""Danube's replicated metadata store."""
+
+__version__ = "0.1.0"

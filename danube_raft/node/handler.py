@@ -1,0 +1,38 @@
+"""What a process is: messages in, messages out.
+
+A handler owns no socket, no clock and no source of randomness. The loop (`node/loop.py`), the stepped node of the
+tests and the simulator drive it in the same way: `start` once; then, again and again, `receive` for every message
+that waits, `turn` once, and everything in `outbox` is sent. `now` is monotonic milliseconds and never goes back.
+
+Edges are named after what is at the far end: "kv", "consensus", "log", "supervisor", "clients", "peers".
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+KV = "kv"
+CONSENSUS = "consensus"
+LOG = "log"
+SUPERVISOR = "supervisor"
+CLIENTS = "clients"
+PEERS = "peers"
+
+
+class Handler(Protocol):
+    """One of the three processes of a node."""
+
+    outbox: list[tuple[str, Any]]
+    """(edge, message) pairs to send, in order; the driver takes them after every turn."""
+
+    def start(self, now: int) -> None:
+        """Begin. Called once, before anything else."""
+
+    def receive(self, edge: str, message: Any, now: int) -> None:
+        """Take one message. What it leads to may wait for `turn`."""
+
+    def turn(self, now: int) -> None:
+        """Everything that waited was received: do the work, and whatever is due by time."""
+
+    def next_timer(self) -> int | None:
+        """Monotonic ms at which `turn` is wanted even if nothing arrives; None: only then."""

@@ -1,0 +1,262 @@
+"""What nodes say to each other.
+
+Every message is one frame, `[version, kind, cluster id, from, to, term, boot epoch, field…]`. What is for another
+cluster or another node is refused and counted; what is late is inert, since every answer names its term.
+
+Raft messages are one-way, from the sender's DEALER to the receiver's ROUTER. Only the questions at the end of this
+file (GetNodeInfo, PrepareInit) are answered on the ROUTER; their cluster id and receiver may be 0, for not known.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, get_type_hints
+
+from danube_raft.wire import codec
+from danube_raft.wire.entry import Entry
+
+VERSION = 1
+
+
+class Header(NamedTuple):
+    """Who speaks to whom: cluster id, sender, receiver, the sender's term and boot epoch."""
+
+    cluster_id: int
+    sender: int
+    receiver: int
+    term: int
+    boot_epoch: int
+
+
+# ---------------------------------------------------------------- Raft
+
+
+class RequestPreVote(NamedTuple):
+    """Would you vote for me in `next_term`? Changes nothing at the receiver."""
+
+    next_term: int
+    last_index: int
+    last_term: int
+
+
+class PreVoteReply(NamedTuple):
+    """Answer for `next_term`."""
+
+    next_term: int
+    granted: bool
+
+
+class RequestVote(NamedTuple):
+    """Vote for me in the header's term. `transfer`: the leader asked for this election."""
+
+    last_index: int
+    last_term: int
+    transfer: bool
+
+
+class VoteReply(NamedTuple):
+    """Answer in the header's term."""
+
+    granted: bool
+
+
+class AppendEntries(NamedTuple):
+    """Entries after (prev_index, prev_term), the leader's commit index and its cluster time."""
+
+    prev_index: int
+    prev_term: int
+    commit_index: int
+    time_ms: int
+    entries: tuple[Entry, ...]
+
+
+class AppendReply(NamedTuple):
+    """`success`: the log matches the leader's up to `match_index`, durably. Else the follower's hint: the entry of
+    the greatest index ≤ the refused one that may match. `counted` false: flow control only (SUSPECT)."""
+
+    success: bool
+    match_index: int
+    hint_index: int
+    hint_term: int
+    counted: bool
+
+
+class Heartbeat(NamedTuple):
+    """Sign of life; `round` confirms leadership for ReadIndex. `commit_index` never exceeds what the peer has."""
+
+    round: int
+    commit_index: int
+    time_ms: int
+
+
+class HeartbeatReply(NamedTuple):
+    """Answer to `round`, with the index up to which the log is known to match."""
+
+    round: int
+    match_index: int
+    counted: bool
+
+
+class InstallSnapshot(NamedTuple):
+    """A piece of the snapshot at (index, last_term), at `offset` of `size_bytes`."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    last_term: int
+    offset: int
+    size_bytes: int
+    data: bytes
+    done: bool
+
+
+class InstallSnapshotReply(NamedTuple):
+    """The receiver has the first `offset` bytes of the snapshot at `index`."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    offset: int
+    installed: bool
+
+
+class TimeoutNow(NamedTuple):
+    """Campaign at once: leadership is handed to you."""
+
+
+class ForwardBatch(NamedTuple):
+    """A kv-server's batch for the leader, with its origin."""
+
+    origin: tuple[int, int, int]
+    payload: bytes
+
+
+class ForwardRejected(NamedTuple):
+    """The batch of that origin was not taken. Reasons as in `local.ProposeRejected`."""
+
+    origin: tuple[int, int, int]
+    reason: str
+    hint: int
+
+
+class ForwardReadIndex(NamedTuple):
+    """A follower asks for a read index; `id` is (node, boot epoch, counter)."""
+
+    id: tuple[int, int, int]
+
+
+class ForwardReadReply(NamedTuple):
+    """Answer: the index, or -1 when this node does not lead."""
+
+    id: tuple[int, int, int]
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
+# ---------------------------------------------------------------- questions
+
+
+class GetNodeInfo(NamedTuple):
+    """Who are you?"""
+
+
+class NodeInfo(NamedTuple):
+    """Answer: identity, addresses, the seeds it was started with, and whether it belongs to a cluster yet."""
+
+    node_id: int
+    cluster_id: int
+    raft_addr: str
+    client_addr: str
+    seed_nodes: tuple[str, ...]
+    initialised: bool
+    leader_id: int
+
+
+class PrepareInit(NamedTuple):
+    """Promise to join the cluster of this id with this configuration (packed) and no other."""
+
+    cluster_id: int
+    configuration: bytes
+
+
+class PrepareInitReply(NamedTuple):
+    """The promise, or why not."""
+
+    promised: bool
+    reason: str
+
+
+Message = (
+    RequestPreVote | PreVoteReply | RequestVote | VoteReply | AppendEntries | AppendReply | Heartbeat | HeartbeatReply
+    | InstallSnapshot | InstallSnapshotReply | TimeoutNow | ForwardBatch | ForwardRejected | ForwardReadIndex
+    | ForwardReadReply | GetNodeInfo | NodeInfo | PrepareInit | PrepareInitReply
+)  # fmt: skip
+
+KINDS: tuple[type[Message], ...] = (
+    RequestPreVote, PreVoteReply, RequestVote, VoteReply, AppendEntries, AppendReply, Heartbeat, HeartbeatReply,
+    InstallSnapshot, InstallSnapshotReply, TimeoutNow, ForwardBatch, ForwardRejected, ForwardReadIndex,
+    ForwardReadReply, GetNodeInfo, NodeInfo, PrepareInit, PrepareInitReply,
+)  # fmt: skip
+"""The position of a class here is its kind on the wire: add at the end only."""
+
+_KIND_OF: dict[type, int] = {cls: kind for kind, cls in enumerate(KINDS)}
+
+
+def pack(header: Header, message: Message) -> bytes:
+    """The frame of a message."""
+    return codec.pack((VERSION, _KIND_OF[type(message)], *header, *message))
+
+
+def unpack(frame: bytes) -> tuple[Header, Message]:
+    """(header, message) of a frame. Raises `codec.Malformed` for anything that `pack` could not have made."""
+    fields = codec.unpack(frame)
+    codec.expect(type(fields) is tuple and len(fields) >= 7, "a peer message has a header of seven fields")
+    codec.expect(fields[0] == VERSION, f"peer protocol version {fields[0]!r}"[:60])
+    codec.expect(all(_natural(field) for field in fields[1:7]), "header fields are integers")
+    codec.expect(fields[1] < len(KINDS), f"unknown kind {fields[1]}")
+    cls = KINDS[fields[1]]
+    shape = _SHAPES[cls]
+    body = fields[7:]
+    codec.expect(len(body) == len(shape), f"{cls.__name__} has {len(shape)} fields")
+    for value, fits in zip(body, shape, strict=True):
+        codec.expect(fits(value), f"a field of {cls.__name__} is of the wrong type")
+    if cls is AppendEntries:
+        body = (*body[:4], tuple([Entry._make(entry) for entry in body[4]]))
+    return Header(*fields[2:7]), cls(*body)
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _integer(value: Any) -> bool:
+    return type(value) is int and -(1 << 63) <= value < 1 << 63
+
+
+def _triple(value: Any) -> bool:
+    return type(value) is tuple and len(value) == 3 and all(_natural(item) for item in value)
+
+
+def _strings(value: Any) -> bool:
+    return type(value) is tuple and all(type(item) is str for item in value)
+
+
+def _entry(value: Any) -> bool:
+    return (
+        type(value) is tuple
+        and len(value) == 7
+        and all(_natural(item) for item in value[:5])
+        and _triple(value[5])
+        and type(value[6]) is bytes
+    )
+
+
+def _entries(value: Any) -> bool:
+    return type(value) is tuple and all(_entry(item) for item in value)
+
+
+_FITS: dict[Any, Any] = {
+    int: _integer,
+    bool: lambda value: type(value) is bool,
+    bytes: lambda value: type(value) is bytes,
+    str: lambda value: type(value) is str,
+    tuple[int, int, int]: _triple,
+    tuple[str, ...]: _strings,
+    tuple[Entry, ...]: _entries,
+}
+
+_SHAPES = {cls: tuple(_FITS[hint] for hint in get_type_hints(cls).values()) for cls in KINDS}
