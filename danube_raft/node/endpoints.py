@@ -1,0 +1,213 @@
+"""The sockets of a node, each behind one small object that turns frames into messages and back.
+
+The rules (reasons in PITFALLS of the design): a socket belongs to one thread; nothing ever blocks; `LINGER` is
+bounded; what arrives is limited in frame size and frame count, and what cannot be understood is dropped and
+counted. Edges between the processes never drop (HWM 0; credits bound them) and carry the boot epoch. The client
+and peer ports count what they refuse in `counters`, which `status` shows.
+
+No decision about content is taken here, and no other file of the package but `loop.py` and `client/` touches ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import zmq
+
+from danube_raft.config import Config
+from danube_raft.errors import PortInUse
+from danube_raft.wire import local, peer
+from danube_raft.wire.codec import Malformed
+
+LOCAL_LINGER_MS = 500
+CLIENT_FRAMES_MAX = 4
+"""Identity, REQ's correlation id, empty frame, body: nobody has reason to send more."""
+PEER_FRAMES_MAX = 3
+
+Envelope = tuple[bytes, ...]
+"""Frames up to and including the empty one: where an answer goes."""
+
+
+class FromClient(NamedTuple):
+    """One body of requests, and where the answers go."""
+
+    envelope: Envelope
+    body: bytes
+
+
+class ClientGone(NamedTuple):
+    """An answer found nobody: the connection with this identity is closed."""
+
+    identity: bytes
+
+
+class FromPeer(NamedTuple):
+    """One message from another node; `envelope` is used to answer questions only."""
+
+    envelope: Envelope
+    header: peer.Header
+    message: peer.Message
+
+
+class OpenPort(NamedTuple):
+    """Sent by a handler to its own port: start to listen now."""
+
+
+class Endpoint(Protocol):
+    """What the loop needs of a socket."""
+
+    socket: zmq.Socket[bytes]
+
+    def receive(self, limit: int) -> Iterator[Any]:
+        """At most about `limit` messages of those that wait; never blocks."""
+
+    def send(self, messages: list[Any]) -> None:
+        """All messages of one turn, in order; never blocks."""
+
+    def close(self) -> None:
+        """Release the socket and its file or port."""
+
+
+class LocalEdge:
+    """One end of the edge between two processes of this node. The bound end may send after it has received."""
+
+    def __init__(self, context: zmq.Context[Any], address: str, bind: bool, boot_epoch: int) -> None:
+        self.socket = context.socket(zmq.PAIR)
+        self.socket.set_hwm(0)
+        self.socket.linger = LOCAL_LINGER_MS
+        self._boot_epoch = boot_epoch
+        if bind:
+            self.socket.bind(address)
+        else:
+            self.socket.connect(address)
+
+    def receive(self, limit: int) -> Iterator[local.Message]:
+        """Messages of this boot epoch."""
+        for _ in range(limit):
+            try:
+                frame = self.socket.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            for boot_epoch, message in local.unpack(frame):
+                if boot_epoch == self._boot_epoch:
+                    yield message
+
+    def send(self, messages: list[local.Message]) -> None:
+        """All in one frame."""
+        epoch = self._boot_epoch
+        self.socket.send(b"".join([local.pack(epoch, message) for message in messages]), zmq.NOBLOCK)
+
+    def close(self) -> None:
+        """Unlinks the file of an ipc address that was bound."""
+        self.socket.close()
+
+
+def _frames(socket: zmq.Socket[bytes], limit: int) -> list[bytes] | None:
+    """The frames of the next message; None for nothing there. A message of too many frames comes back empty."""
+    try:
+        frames = [socket.recv(zmq.NOBLOCK)]
+    except zmq.Again:
+        return None
+    more = socket.getsockopt
+    while more(zmq.RCVMORE):
+        frame = socket.recv(zmq.NOBLOCK)
+        if len(frames) <= limit:
+            frames.append(frame)
+    return frames if len(frames) <= limit else []
+
+
+def _listen(socket: zmq.Socket[bytes], address: str) -> None:
+    try:
+        socket.bind(f"tcp://{address}")
+    except zmq.ZMQError as error:
+        raise PortInUse(f"cannot listen on {address}: {error.strerror or error}") from None
+
+
+class ClientPort:
+    """The ROUTER that clients talk to. Opened by `OpenPort`, when the node is able to answer."""
+
+    def __init__(self, context: zmq.Context[Any], config: Config, counters: Counter[str]) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.setsockopt(zmq.MAXMSGSIZE, config.client_frame_max_bytes)
+        self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self.socket.setsockopt(zmq.BACKLOG, 1024)
+        self._address = config.client_listen
+        self._counters = counters
+        self._gone: list[ClientGone] = []
+
+    def receive(self, limit: int) -> Iterator[FromClient | ClientGone]:
+        """Bodies with their envelopes; and who was found to be gone."""
+        gone, self._gone = self._gone, []
+        yield from gone
+        for _ in range(limit):
+            frames = _frames(self.socket, CLIENT_FRAMES_MAX)
+            if frames is None:
+                return
+            if len(frames) < 3 or frames[-2]:
+                self._counters["client_frames_refused"] += 1
+                continue
+            body = frames.pop()
+            yield FromClient(tuple(frames), body)
+
+    def send(self, messages: list[tuple[Envelope, bytes] | OpenPort]) -> None:
+        """Answers. One that its reader does not take is dropped and counted: the client asks again."""
+        for message in messages:
+            if isinstance(message, OpenPort):
+                _listen(self.socket, self._address)
+                continue
+            envelope, body = message
+            try:
+                self.socket.send_multipart([*envelope, body], zmq.NOBLOCK)
+            except zmq.Again:
+                self._counters["client_replies_dropped"] += 1
+            except zmq.ZMQError as error:
+                if error.errno != errno.EHOSTUNREACH:
+                    raise
+                self._gone.append(ClientGone(envelope[0]))
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.socket.close()
+
+
+class PeerPort:
+    """The ROUTER that other nodes send to. It answers questions; Raft messages are one-way."""
+
+    def __init__(self, context: zmq.Context[Any], config: Config, counters: Counter[str]) -> None:
+        self.socket = context.socket(zmq.ROUTER)
+        self.socket.linger = 0
+        self.socket.setsockopt(zmq.MAXMSGSIZE, config.peer_frame_max_bytes)
+        self._counters = counters
+        _listen(self.socket, config.raft_listen)
+
+    def receive(self, limit: int) -> Iterator[FromPeer]:
+        """Messages that are well formed; whom they are for is checked by the handler."""
+        for _ in range(limit):
+            frames = _frames(self.socket, PEER_FRAMES_MAX)
+            if frames is None:
+                return
+            if len(frames) < 2:
+                self._counters["peer_frames_refused"] += 1
+                continue
+            try:
+                header, message = peer.unpack(frames[-1])
+            except Malformed:
+                self._counters["peer_frames_refused"] += 1
+                continue
+            yield FromPeer(tuple(frames[:-1]), header, message)
+
+    def send(self, messages: list[tuple[Envelope, bytes]]) -> None:
+        """Answers to questions; dropped when nobody waits for them any more."""
+        for envelope, body in messages:
+            try:
+                self.socket.send_multipart([*envelope, body], zmq.NOBLOCK)
+            except zmq.ZMQError:
+                self._counters["peer_replies_dropped"] += 1
+
+    def close(self) -> None:
+        """Stop listening."""
+        self.socket.close()

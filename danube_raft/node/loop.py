@@ -1,0 +1,105 @@
+"""The one loop that every process runs: poll, drain, work, send.
+
+A turn takes everything that waits (up to `drain_max_messages` per socket), lets the handler do its work once, and
+then makes one send per edge. So the cost is per turn, not per message, and under load the batches grow by
+themselves. Time is read after the poll: after a pause (SIGSTOP, a suspended machine) a handler sees what has queued
+up before it looks at its timers.
+
+The loop also says Ready and Progress to the supervisor, and ends on `Stop`, on a stop file descriptor that becomes
+readable or closed (signals; the parent's end of a pipe), or with the handler's error.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import zmq
+
+from danube_raft.config import Config
+from danube_raft.node.endpoints import Endpoint
+from danube_raft.node.handler import SUPERVISOR, Handler
+from danube_raft.wire.local import Progress, Stop
+
+
+def monotonic_ms() -> int:
+    """The clock that handlers are given."""
+    return time.monotonic_ns() // 1_000_000
+
+
+class Loop:
+    """Drives one handler over its endpoints, in the calling thread, until it is told to stop."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        endpoints: dict[str, Endpoint],
+        config: Config,
+        stop_fds: Iterable[int] = (),
+        clock: Callable[[], int] = monotonic_ms,
+    ) -> None:
+        self._handler = handler
+        self._endpoints = endpoints
+        self._stop_fds = tuple(stop_fds)
+        self._clock = clock
+        self._drain_limit = config.drain_max_messages
+        self._progress_ms = config.progress_ms
+        self._progress_at = 0
+        self._stopping = False
+        self.turns = 0
+
+    def run(self) -> None:
+        """Turn until stopped. Errors of the handler and of `OpenPort` propagate; endpoints are closed by the caller."""
+        poller = zmq.Poller()
+        edge_of: dict[Any, str] = {}
+        for edge, endpoint in self._endpoints.items():
+            poller.register(endpoint.socket, zmq.POLLIN)
+            edge_of[endpoint.socket] = edge
+        for descriptor in self._stop_fds:
+            poller.register(descriptor, zmq.POLLIN)
+        now = self._clock()
+        self._handler.start(now)
+        self._finish_turn(now)
+        while not self._stopping:
+            ready = poller.poll(self._patience(self._clock()))
+            now = self._clock()
+            for source, _ in ready:
+                edge = edge_of.get(source)
+                if edge is None:
+                    self._stopping = True
+                else:
+                    self._drain(edge, now)
+            self._finish_turn(now)
+
+    def _patience(self, now: int) -> int:
+        wake = self._handler.next_timer()
+        wake = self._progress_at if wake is None or wake > self._progress_at else wake
+        return max(wake - now, 0)
+
+    def _drain(self, edge: str, now: int) -> None:
+        receive = self._handler.receive
+        for message in self._endpoints[edge].receive(self._drain_limit):
+            if edge == SUPERVISOR:
+                self._stopping = self._stopping or isinstance(message, Stop)
+            else:
+                receive(edge, message, now)
+
+    def _finish_turn(self, now: int) -> None:
+        self._handler.turn(now)
+        self.turns += 1
+        if now >= self._progress_at:
+            self._progress_at = now + self._progress_ms
+            self._handler.outbox.append((SUPERVISOR, Progress(self.turns)))
+        self._flush()
+
+    def _flush(self) -> None:
+        outbox = self._handler.outbox
+        if not outbox:
+            return
+        by_edge: dict[str, list[Any]] = {}
+        for edge, message in outbox:
+            by_edge.setdefault(edge, []).append(message)
+        outbox.clear()
+        for edge, messages in by_edge.items():
+            self._endpoints[edge].send(messages)
