@@ -123,6 +123,7 @@ def _listen(socket: zmq.Socket[bytes], address: str) -> None:
     try:
         socket.bind(f"tcp://{address}")
     except zmq.ZMQError as error:
+        socket.close()
         raise PortInUse(f"cannot listen on {address}: {error.strerror or error}") from None
 
 

@@ -25,6 +25,10 @@ class Handler(Protocol):
     outbox: list[tuple[str, Any]]
     """(edge, message) pairs to send, in order; the driver takes them after every turn."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether the process takes its part in the node; once true it stays true."""
+
     def start(self, now: int) -> None:
         """Begin. Called once, before anything else."""
 

@@ -20,7 +20,7 @@ import zmq
 from danube_raft.config import Config
 from danube_raft.node.endpoints import Endpoint
 from danube_raft.node.handler import SUPERVISOR, Handler
-from danube_raft.wire.local import Progress, Stop
+from danube_raft.wire.local import Progress, Ready, Stop
 
 
 def monotonic_ms() -> int:
@@ -33,12 +33,15 @@ class Loop:
 
     def __init__(
         self,
+        name: str,
+        pid: int,
         handler: Handler,
         endpoints: dict[str, Endpoint],
         config: Config,
         stop_fds: Iterable[int] = (),
         clock: Callable[[], int] = monotonic_ms,
     ) -> None:
+        self._ready: Ready | None = Ready(name, pid)
         self._handler = handler
         self._endpoints = endpoints
         self._stop_fds = tuple(stop_fds)
@@ -65,11 +68,10 @@ class Loop:
             ready = poller.poll(self._patience(self._clock()))
             now = self._clock()
             for source, _ in ready:
-                edge = edge_of.get(source)
-                if edge is None:
-                    self._stopping = True
+                if source in edge_of:
+                    self._drain(edge_of[source], now)
                 else:
-                    self._drain(edge, now)
+                    self._stopping = True
             self._finish_turn(now)
 
     def _patience(self, now: int) -> int:
@@ -88,6 +90,9 @@ class Loop:
     def _finish_turn(self, now: int) -> None:
         self._handler.turn(now)
         self.turns += 1
+        if self._ready is not None and self._handler.ready:
+            self._handler.outbox.append((SUPERVISOR, self._ready))
+            self._ready = None
         if now >= self._progress_at:
             self._progress_at = now + self._progress_ms
             self._handler.outbox.append((SUPERVISOR, Progress(self.turns)))

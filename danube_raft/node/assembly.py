@@ -1,0 +1,82 @@
+"""Puts a process together: its handler and its endpoints, for processes over ipc and for threads over inproc.
+
+One table says which edges exist and who binds them. The bound end of an edge is the one that hears first: consensus
+waits for the log-writer's Recovered and for the kv-server's first Applied, the supervisor for everybody's Ready.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from danube_raft.config import Config
+from danube_raft.node.endpoints import ClientPort, Endpoint, LocalEdge, PeerPort
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LOG, PEERS, SUPERVISOR, Handler
+from danube_raft.node.identity import Identity
+
+PROCESSES = (LOG, CONSENSUS, KV)
+TITLES = {LOG: "log-writer", CONSENSUS: "consensus", KV: "kv-server"}
+
+_EDGES = ((CONSENSUS, LOG), (CONSENSUS, KV))
+"""(who binds, who connects)."""
+
+Address = Callable[[str, str], str]
+"""Address of the edge between two processes."""
+
+
+def ipc_address(boot_epoch: int) -> Address:
+    """Socket files below `run/` of the current directory, which is the data directory: short paths, private mode."""
+    return lambda one, other: f"ipc://run/{one}-{other}.{boot_epoch}"
+
+
+def inproc_address(name: str) -> Address:
+    """Within one context; `name` tells nodes apart."""
+    return lambda one, other: f"inproc://{name}/{one}-{other}"
+
+
+def wall_clock_ms() -> int:
+    """For `created_at_ms` only."""
+    return time.time_ns() // 1_000_000
+
+
+def build(
+    process: str,
+    config: Config,
+    identity: Identity,
+    context: zmq.Context[Any],
+    address: Address,
+    pid: int,
+    endpoints: dict[str, Endpoint],
+) -> Handler:
+    """The handler of one process; its endpoints are put into `endpoints`, one by one, so that the caller can close
+    them whatever happens. The edge to the supervisor is the first. Raises PortInUse.
+    """
+    epoch = identity.boot_epoch
+    counters: Counter[str] = Counter()
+    endpoints[SUPERVISOR] = LocalEdge(context, address(SUPERVISOR, process), False, epoch)
+    for binder, connector in _EDGES:
+        if process == binder:
+            endpoints[connector] = LocalEdge(context, address(binder, connector), True, epoch)
+        elif process == connector:
+            endpoints[binder] = LocalEdge(context, address(binder, connector), False, epoch)
+    # Each process loads its own part only: the imports are most of what a start takes.
+    if process == LOG:
+        from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
+        from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
+
+        return LogWriter(lambda: RocksLogStore(Path(config.data_dir)), config, pid)
+    if process == CONSENSUS:
+        from danube_raft.node.consensus import Consensus  # noqa: PLC0415
+
+        endpoints[PEERS] = PeerPort(context, config, counters)
+        return Consensus(config, identity, random.SystemRandom(), wall_clock_ms, counters, pid)
+    from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
+
+    endpoints[CLIENTS] = ClientPort(context, config, counters)
+    return KvServer(config, identity, counters, pid)

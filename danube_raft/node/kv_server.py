@@ -1,0 +1,285 @@
+"""The kv-server process: the state machine, and everybody who asks it something.
+
+Requests come in on the client port. Writes are checked, batched and proposed; reads are answered from memory as
+their level allows; watches are fed from history. What consensus commits is applied in order, and the node where a
+batch was born answers its clients from that apply.
+
+Rules:
+- A write is answered after its entry was applied here, or with an error that says whether it may still be.
+- The batch that this node made is applied from the requests that were decoded and checked when they came in; the
+  replicas that decode its bytes come to the same result, because the check is the same pure function.
+- An exception while applying ends the process: an entry is never skipped.
+- The client port opens when everything that was committed before the start has been applied.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import msgpack
+
+from danube_raft.config import Config
+from danube_raft.errors import DanubeRaftError, InvalidArgument, ProtocolVersion, RequestTooLarge, Timeout
+from danube_raft.kv.machine import Machine
+from danube_raft.node.endpoints import ClientGone, Envelope, FromClient, OpenPort
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
+from danube_raft.node.identity import Identity
+from danube_raft.node.pages import Pages
+from danube_raft.node.proposals import Proposals
+from danube_raft.node.reads import Position, Reads
+from danube_raft.node.replies import Replies
+from danube_raft.node.streams import Streams
+from danube_raft.node.upkeep import Upkeep
+from danube_raft.wire import local
+from danube_raft.wire.client import (
+    ADMIN,
+    INTERNAL,
+    OP,
+    READ,
+    REQUEST_ID,
+    TIMEOUT_MS,
+    WRITE,
+    Request,
+    check,
+    kind_of,
+    request_id_of,
+)
+from danube_raft.wire.entry import Entry
+
+
+class KvServer:
+    """Handler of the kv-server process."""
+
+    name = KV
+
+    def __init__(self, config: Config, identity: Identity, counters: Counter[str], pid: int) -> None:
+        self.outbox: list[tuple[str, Any]] = []
+        self._config = config
+        self._identity = identity
+        self._counters = counters
+        self._pid = pid
+        self._machine = Machine(config)
+        self._replies = Replies(identity.cluster_id, identity.node_id)
+        self._proposals = Proposals(config)
+        self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse)
+        self._pages = Pages(config, self._machine)
+        self._streams = Streams(config, self._machine, self._replies)
+        self._upkeep = Upkeep(config, self._machine)
+        self._origin = (identity.node_id, identity.boot_epoch)
+        self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
+        self._next_status = 1
+        self._role = local.Role("starting", 0, 0, 0, 0, 0)
+        self._leaderless_since = 0
+        self._acknowledged = 0
+        self._open = False
+        self._unpacker = self._new_unpacker()
+
+    def _new_unpacker(self) -> msgpack.Unpacker:
+        return msgpack.Unpacker(
+            use_list=False, max_ext_len=0, max_buffer_size=self._config.client_frame_max_bytes
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients are served."""
+        return self._open
+
+    def start(self, now: int) -> None:
+        """Tell consensus where the state machine stands, which also says that it is loaded."""
+        self._leaderless_since = now
+        self.outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
+
+    def receive(self, edge: str, message: Any, now: int) -> None:
+        """Requests of clients; commits, roles and answers of consensus."""
+        if edge == CLIENTS:
+            if isinstance(message, FromClient):
+                self._from_client(message.envelope, message.body, now)
+            elif isinstance(message, ClientGone):
+                self._streams.connection_gone(message.identity)
+        elif edge == CONSENSUS:
+            self._from_consensus(message, now)
+
+    def turn(self, now: int) -> None:
+        """Close the batch of this turn, run what is due, feed watches, send the answers."""
+        outbox = self.outbox
+        for waiting in self._upkeep.due(self._role.role == "leader", now):
+            self._proposals.add(*waiting, None)
+        self._to_consensus(self._proposals.flush(now))
+        again, expired = self._proposals.tick(now)
+        self._to_consensus(again)
+        for (envelope, request_id, _), error in expired:
+            self._replies.error(envelope, request_id, self._machine.revision, error)
+        self._reads.tick(now)
+        self._reads.advance(self._position())
+        read_index = self._reads.flush(now)
+        if read_index is not None:
+            outbox.append((CONSENSUS, read_index))
+        if self._machine.applied_index > self._acknowledged:
+            self._acknowledged = self._machine.applied_index
+            outbox.append((CONSENSUS, local.Applied(self._acknowledged)))
+        self._streams.feed(now)
+        outbox.extend([(CLIENTS, message) for message in self._replies.take()])
+
+    def next_timer(self) -> int | None:
+        """The earliest of what waits for time."""
+        timers = (
+            self._proposals.next_timer(),
+            self._reads.next_timer(),
+            self._streams.next_timer(),
+            self._upkeep.next_timer(self._role.role == "leader"),
+        )
+        return min((timer for timer in timers if timer is not None), default=None)
+
+    def _position(self) -> Position:
+        return Position(self._machine.revision, self._machine.applied_index, self._leaderless_since)
+
+    def _to_consensus(self, messages: Any) -> None:
+        self.outbox.extend([(CONSENSUS, message) for message in messages])
+
+    # ---------------------------------------------------------------- clients
+
+    def _from_client(self, envelope: Envelope, body: bytes, now: int) -> None:
+        unpacker = self._unpacker
+        try:
+            unpacker.feed(body)
+            begin = unpacker.tell()
+            end, last = begin, begin + len(body)
+            while end < last:
+                raw = unpacker.unpack()
+                here = unpacker.tell()
+                self._request(envelope, raw, body[end - begin : here - begin], now)
+                end = here
+        except (ValueError, msgpack.UnpackException, msgpack.BufferFull) as error:
+            # The rest of the body cannot be told apart; a person who writes a client wants to hear about it.
+            self._unpacker = self._new_unpacker()
+            self._counters["client_bodies_malformed"] += 1
+            text = f"the request is not valid MessagePack: {type(error).__name__}"
+            self._replies.error(envelope, 0, self._machine.revision, InvalidArgument(text))
+
+    def _request(self, envelope: Envelope, raw: Any, chunk: bytes, now: int) -> None:
+        try:
+            request = check(raw)
+            kind = kind_of(request[OP])
+            if kind == WRITE:
+                if len(chunk) > self._config.request_max_bytes:
+                    raise RequestTooLarge(
+                        f"the request has {len(chunk)} bytes, over the limit of {self._config.request_max_bytes}"
+                    )
+                waiter = (envelope, request[REQUEST_ID], self._deadline(request, now))
+                self._proposals.add(request, chunk, waiter)
+            elif kind == READ:
+                self._reads.serve(request, envelope, self._deadline(request, now), self._position(), now)
+            elif kind == ADMIN:
+                self._ask_status(request, envelope)
+            elif kind == INTERNAL:
+                raise ProtocolVersion(f"{request[OP]} is not an operation for clients")
+            else:
+                self._streams.request(request, envelope, now)
+        except DanubeRaftError as error:
+            self._counters["client_requests_refused"] += 1
+            self._replies.error(envelope, request_id_of(raw), self._machine.revision, error)
+
+    def _deadline(self, request: Request, now: int) -> int:
+        timeout = request[TIMEOUT_MS]
+        if timeout is None:
+            return now + self._config.request_timeout_ms
+        return now + min(int(timeout), self._config.request_timeout_max_ms)
+
+    def _answer_read(self, request: Request, envelope: Envelope) -> None:
+        try:
+            small, result = self._pages.read(request)
+        except DanubeRaftError as error:
+            self._refuse(request, envelope, error)
+            return
+        if small:
+            self._replies.add(envelope, request[REQUEST_ID], 0, self._machine.revision, result)
+        else:
+            self._replies.add_large(envelope, request[REQUEST_ID], self._machine.revision, result)
+
+    def _refuse(self, request: Request, envelope: Envelope, error: DanubeRaftError) -> None:
+        self._replies.error(envelope, request[REQUEST_ID], self._machine.revision, error)
+
+    # ---------------------------------------------------------------- consensus
+
+    def _from_consensus(self, message: local.Message, now: int) -> None:
+        if isinstance(message, local.Committed):
+            for entry in message.entries:
+                self._apply(entry, now)
+        elif isinstance(message, local.ReadReady):
+            self._reads.confirmed(message.id, message.index)
+        elif isinstance(message, local.Role):
+            self._new_role(message, now)
+        elif isinstance(message, local.ProposeRejected):
+            self._proposals.rejected(message.seq, message.reason, now)
+        elif isinstance(message, local.StatusReply):
+            self._answer_status(message)
+
+    def _apply(self, entry: Entry, now: int) -> None:
+        node_id, boot_epoch, seq = entry.origin
+        machine = self._machine
+        if (node_id, boot_epoch) != self._origin:
+            machine.apply(entry)
+        else:
+            batch = self._proposals.applied(seq)
+            results = machine.apply(entry, None if batch is None else batch.requests)
+            if batch is not None:
+                assert results is not None, "a batch that still waits has not been applied before"
+                self._answer_writes(batch.waiters, results)
+            self._to_consensus(self._proposals.fence(seq, now))
+        self._upkeep.applied(entry, now)
+        if not self._open and self._role.leader_id and entry.term >= self._role.term:
+            # An entry of the present term comes after everything that was committed before this start.
+            self._open = True
+            self.outbox.append((CLIENTS, OpenPort()))
+
+    def _answer_writes(self, waiters: list[Any], results: list[Any]) -> None:
+        add = self._replies.add
+        for waiter, (status, revision, result) in zip(waiters, results, strict=True):
+            if waiter is not None:
+                add(waiter[0], waiter[1], status, revision, result)
+
+    def _new_role(self, role: local.Role, now: int) -> None:
+        self._role = role
+        self._replies.term = role.term
+        known = role.leader_id != 0
+        if known:
+            self._leaderless_since = 0
+        elif not self._leaderless_since:
+            self._leaderless_since = now
+        self._upkeep.new_role(role)
+        self._to_consensus(self._proposals.leader_changed(known, now))
+
+    # ---------------------------------------------------------------- status
+
+    def _ask_status(self, request: Request, envelope: Envelope) -> None:
+        if len(self._status_waiting) >= self._config.waiting_max_commands:
+            raise Timeout("too many status requests wait already")
+        number = self._next_status
+        self._next_status += 1
+        self._status_waiting[number] = (request[OP], envelope, request[REQUEST_ID])
+        self.outbox.append((CONSENSUS, local.StatusRequest(number)))
+
+    def _answer_status(self, message: local.StatusReply) -> None:
+        op, envelope, request_id = self._status_waiting.pop(message.id)
+        theirs = message.status
+        if op == "members":
+            self._replies.add(envelope, request_id, 0, self._machine.revision, (theirs.get("members", []),))
+            return
+        pids = {**theirs.pop("pids"), KV: self._pid}
+        counters = {**theirs.pop("counters", {}), **self._counters}
+        status = {
+            "node_id": self._identity.node_id,
+            "cluster_id": self._identity.cluster_id,
+            **theirs,
+            "applied_index": self._machine.applied_index,
+            "revision": self._machine.revision,
+            "boot_epoch": self._identity.boot_epoch,
+            "waiting_commands": self._proposals.waiting_commands,
+            "waiting_reads": self._reads.waiting,
+            **self._machine.statistics(),
+            "watches": self._streams.watches,
+            "pids": pids,
+            "counters": counters,
+        }
+        self._replies.add(envelope, request_id, 0, self._machine.revision, (status,))

@@ -1,0 +1,112 @@
+"""Main program of the three child processes: `python -m danube_raft.node.process NAME DATA-DIR`.
+
+The name and the directory on the command line are for `ps`; the setup comes as one JSON line on standard input. That
+pipe stays open for as long as the supervisor lives: when it closes, the child ends. The kernel's parent-death signal
+is the first net, the pipe the second, since the signal is missed when the parent died before it was asked for.
+
+Signals: SIGTERM ends in order; SIGINT is ignored (a terminal sends it to the supervisor too, which decides); SIGUSR1
+prints the stacks of all threads, which the supervisor asks for before it kills a process that makes no progress.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import gc
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from typing import Any
+
+import zmq
+
+from danube_raft.config import Config
+from danube_raft.errors import Fatal
+from danube_raft.node import logs
+from danube_raft.node.assembly import TITLES, build, ipc_address
+from danube_raft.node.endpoints import Endpoint
+from danube_raft.node.handler import SUPERVISOR
+from danube_raft.node.identity import Identity
+from danube_raft.node.loop import Loop
+from danube_raft.wire.local import Failed
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+log = logging.getLogger("danube_raft.process")
+
+
+def die_with_parent(parent: int) -> None:
+    """Be killed when the parent is; end at once if it is gone already."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def _name_process(title: str) -> None:
+    # `top` and `ps -o comm` show at most 15 bytes.
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, f"dr-{title}".encode()[:15], 0, 0, 0)
+
+
+def _stop_descriptor() -> int:
+    """Becomes readable on SIGTERM."""
+    readable, writable = socket.socketpair()
+    writable.setblocking(False)
+    signal.set_wakeup_fd(writable.fileno())
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The pair has to live as long as the process does.
+    writable.detach()
+    return readable.detach()
+
+
+def raise_descriptor_limit() -> None:
+    """A ROUTER that runs out of descriptors spins or aborts: take all that the system allows."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def run(process: str, config: Config, identity: Identity, stop_descriptor: int) -> int:
+    """Serve until told to stop; the process's exit code."""
+    context: zmq.Context[Any] = zmq.Context()
+    endpoints: dict[str, Endpoint] = {}
+    try:
+        address = ipc_address(identity.boot_epoch)
+        handler = build(process, config, identity, context, address, os.getpid(), endpoints)
+        # What was loaded lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        stop_descriptors = (stop_descriptor, sys.stdin.fileno())
+        Loop(process, os.getpid(), handler, endpoints, config, stop_descriptors).run()
+    except Fatal as error:
+        endpoints[SUPERVISOR].send([Failed(error.code, error.message)])
+        return error.exit_code
+    finally:
+        for endpoint in endpoints.values():
+            endpoint.close()
+        context.term()
+    return 0
+
+
+def main() -> int:
+    """Entry point."""
+    process = sys.argv[1]
+    setup = json.loads(sys.stdin.buffer.readline())
+    stop_descriptor = _stop_descriptor()
+    die_with_parent(setup["supervisor_pid"])
+    _name_process(TITLES[process])
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    config = Config.from_json(setup["config"])
+    identity = Identity(*setup["identity"])
+    logs.set_up(config.log_level, TITLES[process], identity.node_id)
+    raise_descriptor_limit()
+    return run(process, config, identity, stop_descriptor)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

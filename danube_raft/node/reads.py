@@ -1,0 +1,172 @@
+"""Reads, by level: at once, when the state is new enough, or when a quorum has confirmed how new that is.
+
+- session: as soon as this node has applied the revision that the client has seen (it names it with the cluster id).
+- linearizable: joins a ReadIndex round that has *not been sent yet*, then waits for that index to be applied. A round
+  that stays unanswered is given up after `READ_RETRY_MS` and its reads join a new one under a new id, so that a late
+  answer to the old round can never be taken for the new one.
+- stale: whatever is here, or at most a given number of ms behind the last sign of a leader.
+
+What waits is bounded like writes are, and each read is answered at its deadline at the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from danube_raft.config import Config
+from danube_raft.errors import ClusterIdMismatch, DanubeRaftError, NoLeader, Overloaded, Timeout
+from danube_raft.node.endpoints import Envelope
+from danube_raft.node.proposals import NEVER
+from danube_raft.wire.client import CONSISTENCY, LINEARIZABLE, MIN_REVISION, SESSION, Request
+from danube_raft.wire.local import ReadIndex
+
+READ_RETRY_MS = 200
+
+
+class Read(NamedTuple):
+    """A read that waits: its request, who asked, until when."""
+
+    request: Request
+    envelope: Envelope
+    deadline: int
+
+
+class Position(NamedTuple):
+    """Where the state machine stands, and since when this node has not heard of a leader (0: it hears one)."""
+
+    revision: int
+    applied_index: int
+    leaderless_since: int
+
+
+Answer = Callable[[Request, Envelope], None]
+Refuse = Callable[[Request, Envelope, DanubeRaftError], None]
+
+
+class Reads:
+    """Decides when a read may be answered; `answer` and `refuse` do it."""
+
+    def __init__(self, config: Config, cluster_id: int, answer: Answer, refuse: Refuse) -> None:
+        self._config = config
+        self._cluster_id = cluster_id
+        self._answer = answer
+        self._refuse = refuse
+        self._for_revision: list[tuple[int, Read]] = []
+        self._joining: list[Read] = []
+        self._rounds: dict[int, tuple[int, list[Read]]] = {}
+        self._for_index: list[tuple[int, Read]] = []
+        self._next_round = 1
+        self._check_at = NEVER
+        self.waiting = 0
+
+    def serve(
+        self, request: Request, envelope: Envelope, deadline: int, position: Position, now: int
+    ) -> None:
+        """Answer now, or keep the read until it may be answered. Raises what refuses it."""
+        level: Any = request[CONSISTENCY]
+        if level is None or level == SESSION:
+            minimum = request[MIN_REVISION]
+            if minimum is not None:
+                if minimum[0] != self._cluster_id:
+                    raise ClusterIdMismatch(
+                        f"this is cluster {self._cluster_id}, not {minimum[0]}: forget what is known of that one"
+                    )
+                if minimum[1] > position.revision:
+                    self._wait(deadline)
+                    self._for_revision.append((minimum[1], Read(request, envelope, deadline)))
+                    return
+            self._answer(request, envelope)
+        elif level == LINEARIZABLE:
+            self._wait(deadline)
+            self._joining.append(Read(request, envelope, deadline))
+        else:
+            if type(level) is int and position.leaderless_since and now - position.leaderless_since > level:
+                behind = now - position.leaderless_since
+                raise NoLeader(
+                    f"this node has not heard of a leader for {behind} ms, over the {level} ms asked for"
+                )
+            self._answer(request, envelope)
+
+    def _wait(self, deadline: int) -> None:
+        if self.waiting >= self._config.waiting_max_commands:
+            raise Overloaded(f"{self.waiting} reads wait already; try again shortly")
+        self.waiting += 1
+        self._check_at = min(self._check_at, deadline)
+
+    def flush(self, now: int) -> ReadIndex | None:
+        """End of a turn: one round for all reads that joined since the last one."""
+        if not self._joining:
+            return None
+        number = self._next_round
+        self._next_round += 1
+        self._rounds[number] = (now + READ_RETRY_MS, self._joining)
+        self._check_at = min(self._check_at, now + READ_RETRY_MS)
+        self._joining = []
+        return ReadIndex(number)
+
+    def confirmed(self, number: int, index: int) -> None:
+        """The round's answer: its reads wait for `index`; -1: not confirmed, asked again at the retry."""
+        if index < 0:
+            return
+        _, reads = self._rounds.pop(number, (0, []))
+        self._for_index += [(index, read) for read in reads]
+
+    def advance(self, position: Position) -> None:
+        """The state machine moved, or a round was confirmed: answer what may be answered."""
+        if self._for_index:
+            ready = [read for index, read in self._for_index if index <= position.applied_index]
+            if ready:
+                self._for_index = [item for item in self._for_index if item[0] > position.applied_index]
+                self._answer_all(ready)
+        if self._for_revision:
+            ready = [read for revision, read in self._for_revision if revision <= position.revision]
+            if ready:
+                self._for_revision = [item for item in self._for_revision if item[0] > position.revision]
+                self._answer_all(ready)
+
+    def _answer_all(self, reads: list[Read]) -> None:
+        self.waiting -= len(reads)
+        for read in reads:
+            self._answer(read.request, read.envelope)
+
+    # ---------------------------------------------------------------- time
+
+    def next_timer(self) -> int | None:
+        """When `tick` has something to do."""
+        return None if self._check_at == NEVER else self._check_at
+
+    def tick(self, now: int) -> None:
+        """Refuse what is past its deadline; let the reads of unanswered rounds join a new one."""
+        if now < self._check_at:
+            return
+        for number, (retry_at, reads) in list(self._rounds.items()):
+            if now >= retry_at:
+                del self._rounds[number]
+                self._joining += reads
+        self._for_revision = [
+            (revision, read)
+            for revision, read in self._for_revision
+            if not self._late(read, now, Timeout(f"revision {revision} did not reach this node in time"))
+        ]
+        self._for_index = [
+            (index, read)
+            for index, read in self._for_index
+            if not self._late(
+                read, now, Timeout("what the leader had committed was not applied here in time")
+            )
+        ]
+        no_leader = NoLeader("no leader confirmed the read before the deadline")
+        self._joining = [read for read in self._joining if not self._late(read, now, no_leader)]
+        # What was in a round is in `_joining` again or has time left.
+        waiting = [read.deadline for _, read in self._for_revision + self._for_index]
+        waiting += [read.deadline for read in self._joining]
+        waiting += [retry_at for retry_at, _ in self._rounds.values()]
+        self._check_at = min(waiting, default=NEVER)
+
+    def _late(self, read: Read, now: int, error: DanubeRaftError) -> bool:
+        if now < read.deadline:
+            return False
+        self.waiting -= 1
+        self._refuse(read.request, read.envelope, error)
+        return True

@@ -1,0 +1,308 @@
+"""The parent of a node's three processes: starts them, watches them, stops them. It shares no work with them.
+
+The three have one fate. When one ends or stops making progress, all three are ended and started again under a new
+boot epoch, after a pause that grows while they keep failing; a crash loop gives up with its own exit code. What no
+restart can mend (damaged or newer data, a port that is taken) ends the node with one line that says why.
+
+The supervisor holds the lock on the data directory, and so do its children through the inherited descriptor: while
+one of them lives, stuck in the disk perhaps, no other node can start on the directory. It ends on SIGINT, SIGTERM,
+SIGHUP, and when the descriptor that it was given by an embedding process closes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from danube_raft import errors
+from danube_raft.config import Config, split_address
+from danube_raft.node import logs
+from danube_raft.node.assembly import PROCESSES, TITLES, ipc_address
+from danube_raft.node.endpoints import LocalEdge
+from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
+from danube_raft.node.identity import Identity
+from danube_raft.node.loop import monotonic_ms
+from danube_raft.storage.data_dir import DataDir
+from danube_raft.wire.local import Failed, Progress, Ready, Stop
+
+RESTART_PAUSE_MS = 50
+RESTART_PAUSE_MAX_MS = 5_000
+CRASHES_MAX = 10
+"""Failures in a row, each before the node was ready for `STABLE_MS`, after which the node gives up."""
+STABLE_MS = 30_000
+ORPHANS_WAIT_MS = 3_000
+OWN_PAUSE_MS = 1_000
+STACK_DUMP_MS = 200
+
+_NO_RESTART = (errors.Corrupt, errors.NewerFormat, errors.PortInUse, errors.ConfigInvalid)
+
+log = logging.getLogger("danube_raft.supervisor")
+
+
+class Child:
+    """One running process, seen from the parent."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], edge: LocalEdge, now: int) -> None:
+        self.name = name
+        self.process = process
+        self.edge = edge
+        self.descriptor = os.pidfd_open(process.pid)
+        self.ready = False
+        self.progress_at = now
+
+    def ended(self) -> str | None:
+        """How it ended, None while it runs."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return f"{TITLES[self.name]} (pid {self.process.pid}) ended: {how}"
+
+    def close(self) -> None:
+        """Release what the parent holds of it; the process has ended."""
+        os.close(self.descriptor)
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+        self.edge.close()
+
+
+class Supervisor:
+    """Runs one node until it is told to stop."""
+
+    def __init__(self, config: Config, data_dir: DataDir, stop_descriptors: tuple[int, ...]) -> None:
+        self._config = config
+        self._data_dir = data_dir
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._stop_descriptors = stop_descriptors
+        self._children: list[Child] = []
+        self._failed: errors.DanubeRaftError | None = None
+        self._announced = False
+        self._ready_at = 0
+        self._stuck_ms = {
+            LOG: config.log_stuck_ms,
+            CONSENSUS: config.consensus_stuck_ms,
+            KV: config.kv_stuck_ms,
+        }
+
+    def run(self) -> int:
+        """Boot epochs, one after the other, until a stop. Returns the exit code; raises Fatal."""
+        failures = 0
+        try:
+            while True:
+                self._start()
+                reason = self._watch()
+                if reason is None:
+                    self._stop_in_order()
+                    return 0
+                self._kill()
+                if isinstance(self._failed, _NO_RESTART):
+                    raise self._failed
+                stable = self._ready_at and monotonic_ms() - self._ready_at > STABLE_MS
+                failures = 1 if stable else failures + 1
+                if failures > CRASHES_MAX:
+                    raise errors.CrashLoop(f"{reason}; the node failed {failures} times in a row, giving up")
+                pause = 0 if failures == 1 else min(RESTART_PAUSE_MS << (failures - 2), RESTART_PAUSE_MAX_MS)
+                log.warning("%s; restarting all three in %d ms", reason, pause)
+                if self._pause(pause):
+                    return 0
+        finally:
+            self._kill()
+            self._context.term()
+
+    # ---------------------------------------------------------------- start
+
+    def _start(self) -> None:
+        self._data_dir.clear_run_dir()
+        identity = Identity(*self._data_dir.identity(), self._data_dir.next_boot_epoch())
+        self._failed = None
+        self._ready_at = 0
+        address = ipc_address(identity.boot_epoch)
+        setup = {"config": self._config.to_json(), "identity": identity, "supervisor_pid": os.getpid()}
+        line = json.dumps(setup).encode() + b"\n"
+        for name in PROCESSES:
+            edge = LocalEdge(self._context, address(SUPERVISOR, name), True, identity.boot_epoch)
+            process = subprocess.Popen(  # noqa: S603 -- this interpreter, our own module
+                [sys.executable, "-P", "-m", "danube_raft.node.process", name, self._config.data_dir],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                cwd=self._config.data_dir,
+                pass_fds=(self._data_dir.lock_descriptor,),
+                process_group=0,
+            )
+            self._children.append(Child(name, process, edge, monotonic_ms()))
+            assert process.stdin is not None, "the setup goes through standard input"
+            try:
+                process.stdin.write(line)
+                process.stdin.flush()
+            except BrokenPipeError:
+                # It has ended already; `_watch` tells how.
+                continue
+
+    # ---------------------------------------------------------------- watch
+
+    def _watch(self) -> str | None:
+        """Until the node has to end: None for a stop that was asked for, else what went wrong."""
+        poller = zmq.Poller()
+        for child in self._children:
+            poller.register(child.edge.socket, zmq.POLLIN)
+            poller.register(child.descriptor, zmq.POLLIN)
+        for descriptor in self._stop_descriptors:
+            poller.register(descriptor, zmq.POLLIN)
+        last = monotonic_ms()
+        while True:
+            events = dict(poller.poll(self._config.progress_ms))
+            now = monotonic_ms()
+            for child in self._children:
+                self._hear(child, now)
+            if any(descriptor in events for descriptor in self._stop_descriptors):
+                return None
+            ended = next((how for child in self._children if (how := child.ended())), None)
+            if ended is not None:
+                return ended if self._failed is None else f"{ended}: {self._failed.message}"
+            if now - last > OWN_PAUSE_MS + self._config.progress_ms:
+                # This process was stopped itself: what it did not hear says nothing.
+                for child in self._children:
+                    child.progress_at = now
+            last = now
+            stuck = next((child for child in self._children if self._is_stuck(child, now)), None)
+            if stuck is not None:
+                return self._dump(stuck, now)
+
+    def _hear(self, child: Child, now: int) -> None:
+        for message in child.edge.receive(1_000):
+            if isinstance(message, Progress):
+                child.progress_at = now
+            elif isinstance(message, Ready):
+                child.ready = True
+                child.progress_at = now
+                if all(other.ready for other in self._children):
+                    self._announce(now)
+            elif isinstance(message, Failed):
+                self._failed = errors.from_wire(message.code, message.message)
+
+    def _announce(self, now: int) -> None:
+        self._ready_at = now
+        pids = " ".join(f"{TITLES[child.name]}={child.process.pid}" for child in self._children)
+        log.info("ready %s", pids)
+        if not self._announced:
+            self._announced = True
+            node_id, _ = self._data_dir.identity()
+            config = self._config
+            print(  # noqa: T201 -- the one line that tells a user or a script that the node serves
+                f"ready endpoint={config.client_address} raft={config.raft_address} node_id={node_id} "
+                f"data_dir={config.data_dir}",
+                flush=True,
+            )
+
+    def _is_stuck(self, child: Child, now: int) -> bool:
+        return now - child.progress_at > self._stuck_ms[child.name]
+
+    def _dump(self, child: Child, now: int) -> str:
+        child.process.send_signal(signal.SIGUSR1)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.process.wait(STACK_DUMP_MS / 1000)
+        return f"{TITLES[child.name]} (pid {child.process.pid}) made no progress for {now - child.progress_at} ms"
+
+    # ---------------------------------------------------------------- stop
+
+    def _stop_in_order(self) -> None:
+        """kv-server first, so that no client is answered by half a node; log-writer last."""
+        deadline = monotonic_ms() + self._config.stop_timeout_ms
+        for child in reversed(self._children):
+            child.edge.send([Stop()])
+            try:
+                child.process.wait(max(deadline - monotonic_ms(), 0) / 1000)
+            except subprocess.TimeoutExpired:
+                log.warning("%s (pid %d) does not end; killing it", TITLES[child.name], child.process.pid)
+        self._kill()
+
+    def _kill(self) -> None:
+        for child in self._children:
+            child.process.kill()
+        for child in self._children:
+            # One that is stuck in the disk cannot be killed before the disk answers; none is started beside it.
+            child.process.wait()
+            child.close()
+        self._children.clear()
+        self._data_dir.clear_run_dir()
+
+    def _pause(self, pause_ms: int) -> bool:
+        poller = zmq.Poller()
+        for descriptor in self._stop_descriptors:
+            poller.register(descriptor, zmq.POLLIN)
+        return bool(poller.poll(pause_ms))
+
+
+def _stop_on_signals() -> int:
+    """A descriptor that becomes readable on SIGINT, SIGTERM and SIGHUP."""
+    readable, writable = socket.socketpair()
+    writable.setblocking(False)
+    signal.set_wakeup_fd(writable.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: None)
+    return readable.detach()
+
+
+def _check_port(name: str, address: str) -> None:
+    """Refuse early, before anything is started; the process that listens later checks again."""
+    host, port = split_address(name, address)
+    try:
+        info = socket.getaddrinfo(host.strip("[]").replace("*", "") or None, port, flags=socket.AI_PASSIVE, type=socket.SOCK_STREAM)[0]
+        with socket.socket(info[0], info[1]) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(info[4])
+    except OSError as error:
+        raise errors.PortInUse(f"cannot listen on {address} ({name}): {error.strerror or error}") from None
+
+
+def serve(config: Config, parent_descriptor: int | None = None) -> int:
+    """Run a node in this process until it is stopped. Raises Fatal when it cannot run (any more).
+
+    `parent_descriptor`: also stop when this becomes readable or closed.
+    """
+    stop = _stop_on_signals()
+    descriptors = (stop,) if parent_descriptor is None else (stop, parent_descriptor)
+    config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
+    with DataDir.acquire(config, wait_ms=ORPHANS_WAIT_MS) as data_dir:
+        node_id, _ = data_dir.identity()
+        logs.set_up(config.log_level, "supervisor", node_id)
+        _check_port("raft_listen", config.raft_listen)
+        _check_port("client_listen", config.client_listen)
+        os.chdir(config.data_dir)
+        return Supervisor(config, data_dir, descriptors).run()
+
+
+def run(config: Config) -> int:
+    """`serve` for the command line: errors are one line on standard error; returns the exit code."""
+    try:
+        return serve(config)
+    except errors.Fatal as error:
+        print(f"error: {error.message}", file=sys.stderr)  # noqa: T201 -- the one line that says why it ends
+        return error.exit_code
+
+
+def main() -> int:
+    """`serve` for an embedding program (`node/embedded.py`): the settings come in one JSON line on standard input,
+    which closes when that program ends or wants the node to stop; an error goes out as JSON on standard output.
+    """
+    config = Config.from_json(sys.stdin.buffer.readline().decode())
+    try:
+        return serve(config, sys.stdin.fileno())
+    except errors.Fatal as error:
+        print(json.dumps([error.code, error.message]), flush=True)  # noqa: T201 -- the embedding program reads it
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

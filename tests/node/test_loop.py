@@ -1,0 +1,255 @@
+"""The loop and its sockets: drain then work, one send per edge, and what a port does with bad frames."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import zmq
+
+from danube_raft.config import Config
+from danube_raft.errors import PortInUse
+from danube_raft.node.endpoints import (
+    ClientGone,
+    ClientPort,
+    FromClient,
+    FromPeer,
+    LocalEdge,
+    OpenPort,
+    PeerPort,
+)
+from danube_raft.node.handler import KV, SUPERVISOR
+from danube_raft.node.loop import Loop
+from danube_raft.wire import local, peer
+
+WAIT_MS = 5_000
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[Any]]:
+    context: zmq.Context[Any] = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+class Recorder:
+    """A handler that answers each ReadIndex and writes down what it is called with."""
+
+    def __init__(self) -> None:
+        self.outbox: list[tuple[str, Any]] = []
+        self.calls: list[str] = []
+        self.clock: list[int] = []
+        self.ready = True
+        self.timer: int | None = None
+
+    def start(self, now: int) -> None:
+        self.calls.append("start")
+
+    def receive(self, edge: str, message: Any, now: int) -> None:
+        self.calls.append(f"receive {message.id}")
+        self.outbox.append((edge, local.ReadReady(message.id, 0)))
+
+    def turn(self, now: int) -> None:
+        self.calls.append("turn")
+        self.clock.append(now)
+        if self.timer is not None and now >= self.timer:
+            self.calls.append("timer")
+            self.timer = None
+
+    def next_timer(self) -> int | None:
+        return self.timer
+
+
+class Running:
+    """A loop in a thread, with the far ends of its edges in the test's hands."""
+
+    def __init__(self, context: zmq.Context[Any], handler: Recorder, before: int = 0) -> None:
+        self.kv = LocalEdge(context, "inproc://kv", True, 3)
+        self.supervisor = LocalEdge(context, "inproc://supervisor", True, 3)
+        near = {
+            KV: LocalEdge(context, "inproc://kv", False, 3),
+            SUPERVISOR: LocalEdge(context, "inproc://supervisor", False, 3),
+        }
+        if before:
+            self.kv.send([local.ReadIndex(number) for number in range(before)])
+        self.loop = Loop("consensus", 44, handler, near, Config())
+        self.thread = threading.Thread(target=self._run, args=(near,))
+        self.thread.start()
+
+    def _run(self, near: dict[str, LocalEdge]) -> None:
+        self.loop.run()
+        for edge in near.values():
+            edge.close()
+
+    def stop(self) -> None:
+        self.supervisor.send([local.Stop()])
+        self.thread.join(WAIT_MS / 1000)
+        assert not self.thread.is_alive()
+        self.kv.close()
+        self.supervisor.close()
+
+
+def test_a_turn_drains_everything_works_once_and_answers_in_one_frame(context: zmq.Context[Any]) -> None:
+    handler = Recorder()
+    running = Running(context, handler, before=5)
+    assert running.kv.socket.poll(WAIT_MS)
+    frame = running.kv.socket.recv()
+    running.stop()
+    assert [message for _, message in local.unpack(frame)] == [
+        local.ReadReady(number, 0) for number in range(5)
+    ]
+    assert handler.calls[:8] == ["start", "turn", *[f"receive {n}" for n in range(5)], "turn"]
+
+
+def test_ready_comes_first_and_progress_follows(context: zmq.Context[Any]) -> None:
+    running = Running(context, Recorder())
+    assert running.supervisor.socket.poll(WAIT_MS)
+    heard = [*running.supervisor.receive(10)]
+    running.stop()
+    assert heard[:2] == [local.Ready("consensus", 44), local.Progress(1)]
+
+
+def test_a_timer_wakes_the_loop(context: zmq.Context[Any]) -> None:
+    handler = Recorder()
+    handler.timer = 0
+    running = Running(context, handler)
+    running.kv.send([local.ReadIndex(1)])
+    assert running.kv.socket.poll(WAIT_MS)
+    running.stop()
+    assert "timer" in handler.calls
+    assert handler.clock == sorted(handler.clock)
+
+
+def test_messages_of_another_boot_epoch_are_dropped(context: zmq.Context[Any]) -> None:
+    old, new = LocalEdge(context, "inproc://edge", True, 3), LocalEdge(context, "inproc://edge", False, 4)
+    new.send([local.Durable(1)])
+    assert old.socket.poll(WAIT_MS)
+    assert list(old.receive(10)) == []
+    new.close()
+    old.close()
+
+
+def test_the_loop_ends_when_its_stop_descriptor_closes(context: zmq.Context[Any]) -> None:
+    readable, writable = os.pipe()
+    near = {SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3)}
+    far = LocalEdge(context, "inproc://supervisor", False, 3)
+    thread = threading.Thread(target=Loop("log", 1, Recorder(), near, Config(), (readable,)).run)
+    thread.start()
+    os.close(writable)
+    thread.join(WAIT_MS / 1000)
+    assert not thread.is_alive()
+    os.close(readable)
+    near[SUPERVISOR].close()
+    far.close()
+
+
+# ---------------------------------------------------------------- ports
+
+
+def dealer(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
+    sock = context.socket(zmq.DEALER)
+    sock.linger = 0
+    sock.connect(f"tcp://{address}")
+    return sock
+
+
+def received(port: ClientPort | PeerPort, count: int) -> list[Any]:
+    found: list[Any] = []
+    while len(found) < count and port.socket.poll(WAIT_MS):
+        found += port.receive(100)
+    return found
+
+
+def test_the_client_port_takes_bodies_and_drops_and_counts_the_rest(context: zmq.Context[Any]) -> None:
+    address, counters = free_address(), Counter[str]()
+    port = ClientPort(context, Config(client_listen=address), counters)
+    port.send([OpenPort()])
+    client = dealer(context, address)
+    client.send_multipart([b"x"])
+    client.send_multipart([b""] * 300)
+    client.send_multipart([b"not empty", b"body"])
+    client.send_multipart([b"", b"body"])
+    client.send_multipart([b"correlation", b"", b"body"])
+    first, second = received(port, 2)
+    assert isinstance(first, FromClient)
+    assert (first.envelope[1:], first.body) == ((b"",), b"body")
+    assert (second.envelope[1:], second.body) == ((b"correlation", b""), b"body")
+    assert counters == {"client_frames_refused": 3}
+    port.send([(second.envelope, b"answer")])
+    assert client.poll(WAIT_MS)
+    assert client.recv_multipart() == [b"correlation", b"", b"answer"]
+    client.close()
+    port.close()
+
+
+def test_an_answer_to_a_connection_that_is_gone_is_reported(context: zmq.Context[Any]) -> None:
+    port = ClientPort(context, Config(client_listen=free_address()), Counter())
+    port.send([((b"nobody", b""), b"answer")])
+    assert list(port.receive(10)) == [ClientGone(b"nobody")]
+    assert list(port.receive(10)) == []
+    port.close()
+
+
+def test_an_oversized_frame_costs_its_sender_the_connection_and_nobody_else(
+    context: zmq.Context[Any],
+) -> None:
+    address = free_address()
+    port = ClientPort(context, Config(client_listen=address, client_frame_max_bytes=4_096), Counter())
+    port.send([OpenPort()])
+    bad, good = dealer(context, address), dealer(context, address)
+    bad.send_multipart([b"", b"x" * 5_000])
+    good.send_multipart([b"", b"fine"])
+    (item,) = received(port, 1)
+    assert item.body == b"fine"
+    for sock in (bad, good):
+        sock.close()
+    port.close()
+
+
+def test_the_peer_port_takes_peer_messages_and_drops_and_counts_the_rest(context: zmq.Context[Any]) -> None:
+    address, counters = free_address(), Counter[str]()
+    port = PeerPort(context, Config(raft_listen=address), counters)
+    sender = dealer(context, address)
+    header = peer.Header(1, 2, 3, 4, 5)
+    for frames in ([b""], [b"\xc1"], [b"a", b"b", b"c", b"d"], [peer.pack(header, peer.TimeoutNow())]):
+        sender.send_multipart(frames)
+    (item,) = received(port, 1)
+    assert isinstance(item, FromPeer)
+    assert (item.header, item.message) == (header, peer.TimeoutNow())
+    assert counters == {"peer_frames_refused": 3}
+    sender.close()
+    port.close()
+
+
+def test_bytes_that_are_no_zeromq_at_all_do_no_harm(context: zmq.Context[Any]) -> None:
+    address = free_address()
+    port = ClientPort(context, Config(client_listen=address), Counter())
+    port.send([OpenPort()])
+    host, number = address.split(":")
+    with socket.create_connection((host, int(number)), timeout=5) as raw:
+        raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(2_000))
+    client = dealer(context, address)
+    client.send_multipart([b"", b"body"])
+    (item,) = received(port, 1)
+    assert item.body == b"body"
+    client.close()
+    port.close()
+
+
+def test_a_taken_port_is_one_clear_error(context: zmq.Context[Any]) -> None:
+    address = free_address()
+    first = PeerPort(context, Config(raft_listen=address), Counter())
+    with pytest.raises(PortInUse, match=address):
+        PeerPort(context, Config(raft_listen=address), Counter())
+    first.close()

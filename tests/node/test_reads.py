@@ -1,0 +1,138 @@
+"""When a read may be answered: session, linearizable and stale, and what happens at the deadline."""
+
+from __future__ import annotations
+
+import pytest
+
+from danube_raft.config import Config
+from danube_raft.errors import ClusterIdMismatch, DanubeRaftError, NoLeader, Timeout
+from danube_raft.node.endpoints import Envelope
+from danube_raft.node.reads import READ_RETRY_MS, Position, Reads
+from danube_raft.wire.client import Request, check, pack_request
+from danube_raft.wire.codec import unpack
+from danube_raft.wire.local import ReadIndex
+
+CLUSTER = 77
+ENVELOPE: Envelope = (b"client", b"")
+HERE = Position(revision=10, applied_index=5, leaderless_since=0)
+
+
+class Seen:
+    """What a test's reads were answered with, by request id."""
+
+    def __init__(self) -> None:
+        self.answered: list[int] = []
+        self.refused: dict[int, type[DanubeRaftError]] = {}
+        self.reads = Reads(Config(), CLUSTER, self._answer, self._refuse)
+
+    def _answer(self, request: Request, envelope: Envelope) -> None:
+        assert envelope == ENVELOPE
+        self.answered.append(request[2])
+
+    def _refuse(self, request: Request, envelope: Envelope, error: DanubeRaftError) -> None:
+        assert envelope == ENVELOPE
+        self.refused[request[2]] = type(error)
+
+    def ask(
+        self, number: int, position: Position = HERE, now: int = 0, deadline: int = 1_000, **level: object
+    ) -> None:
+        request = check(unpack(pack_request("get", number, "/k", **level)))
+        self.reads.serve(request, ENVELOPE, deadline, position, now)
+
+
+def test_a_session_read_is_answered_at_once_when_its_revision_is_here() -> None:
+    seen = Seen()
+    seen.ask(1)
+    seen.ask(2, min_revision=(CLUSTER, 10))
+    assert seen.answered == [1, 2]
+    assert seen.reads.next_timer() is None
+
+
+def test_a_session_read_waits_for_what_its_client_has_seen() -> None:
+    seen = Seen()
+    seen.ask(1, min_revision=(CLUSTER, 12))
+    seen.reads.advance(HERE._replace(revision=11))
+    assert seen.answered == []
+    seen.reads.advance(HERE._replace(revision=12))
+    assert seen.answered == [1]
+    assert seen.reads.waiting == 0
+
+
+def test_a_session_read_is_a_timeout_at_its_deadline() -> None:
+    seen = Seen()
+    seen.ask(1, min_revision=(CLUSTER, 12), deadline=100)
+    assert seen.reads.next_timer() == 100
+    seen.reads.tick(99)
+    assert not seen.refused
+    seen.reads.tick(100)
+    assert seen.refused == {1: Timeout}
+
+
+def test_a_token_of_another_cluster_is_refused() -> None:
+    seen = Seen()
+    with pytest.raises(ClusterIdMismatch):
+        seen.ask(1, min_revision=(CLUSTER + 1, 1))
+
+
+def test_linearizable_reads_of_a_turn_share_a_round_and_wait_for_its_index() -> None:
+    seen = Seen()
+    seen.ask(1, consistency="linearizable")
+    seen.ask(2, consistency="linearizable")
+    assert seen.reads.flush(0) == ReadIndex(1)
+    assert seen.reads.flush(0) is None
+    seen.reads.confirmed(1, 7)
+    seen.reads.advance(HERE._replace(applied_index=6))
+    assert seen.answered == []
+    seen.reads.advance(HERE._replace(applied_index=7))
+    assert seen.answered == [1, 2]
+
+
+def test_a_read_never_joins_a_round_that_was_sent_before_it_came() -> None:
+    """The round's index may be older than a write that finished before the read began."""
+    seen = Seen()
+    seen.ask(1, consistency="linearizable")
+    assert seen.reads.flush(0) == ReadIndex(1)
+    seen.ask(2, consistency="linearizable")
+    seen.reads.confirmed(1, 5)
+    seen.reads.advance(HERE)
+    assert seen.answered == [1]
+    assert seen.reads.flush(1) == ReadIndex(2)
+
+
+def test_a_round_without_answer_is_asked_again_under_a_new_id_and_its_late_answer_is_ignored() -> None:
+    seen = Seen()
+    seen.ask(1, consistency="linearizable")
+    assert seen.reads.flush(0) == ReadIndex(1)
+    seen.reads.tick(READ_RETRY_MS)
+    assert seen.reads.flush(READ_RETRY_MS) == ReadIndex(2)
+    seen.reads.confirmed(1, 3)
+    seen.reads.advance(HERE)
+    assert seen.answered == []
+    seen.reads.confirmed(2, 5)
+    seen.reads.advance(HERE)
+    assert seen.answered == [1]
+
+
+def test_a_linearizable_read_without_a_leader_says_so_at_its_deadline() -> None:
+    seen = Seen()
+    seen.ask(1, consistency="linearizable", deadline=300)
+    now = 0
+    while now < 500 and not seen.refused:
+        round_ = seen.reads.flush(now)
+        if round_ is not None:
+            seen.reads.confirmed(round_.id, -1)
+        now = seen.reads.next_timer() or 10_000
+        seen.reads.tick(now)
+    assert seen.refused == {1: NoLeader}
+    assert now == 400, "the retry after the deadline"
+    assert seen.reads.waiting == 0
+
+
+def test_a_stale_read_is_bounded_by_the_time_without_a_leader() -> None:
+    seen = Seen()
+    alone = HERE._replace(leaderless_since=1_000)
+    seen.ask(1, alone, now=5_000, consistency="stale")
+    seen.ask(2, alone, now=1_400, consistency=500)
+    with pytest.raises(NoLeader):
+        seen.ask(3, alone, now=1_501, consistency=500)
+    assert seen.answered == [1, 2]
