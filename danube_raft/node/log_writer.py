@@ -1,0 +1,120 @@
+"""The log-writer: the one process that touches the log on disk.
+
+Consensus sends Write, InstallPoint, Purge and ReadLog; they are done in that order. Neighbouring Writes become one
+synced write, up to `GROUP_SHARE` of the credit that consensus has for unconfirmed writes: whatever arrives during a
+sync waits and shares the next one, and the answer to the first group returns credit while the second is written.
+
+Rules: writes are numbered 1, 2, 3 … within a boot; `Durable(seq)` leaves only after the sync that covers seq; a
+failed write is never confirmed, repeated or survived: the error leaves `turn` and ends the process.
+
+Nothing is decided here. Which entries to write, cut or forget is consensus' business.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from danube_raft.config import Config
+from danube_raft.node.handler import CONSENSUS
+from danube_raft.storage.log_store import LogStore
+from danube_raft.wire import local
+from danube_raft.wire.entry import entry_bytes
+
+GROUP_SHARE = 4
+"""A group of writes is closed at this fraction (1/n) of `unacked_write_max_bytes`."""
+
+_Job = local.Write | local.InstallPoint | local.Purge | local.ReadLog
+
+
+class LogWriter:
+    """Handler of the log-writer process; `pid` is what it reports as its own."""
+
+    def __init__(self, store: LogStore, config: Config, pid: int) -> None:
+        self.outbox: list[tuple[str, Any]] = []
+        self._store = store
+        self._pid = pid
+        self._group_max_bytes = config.unacked_write_max_bytes // GROUP_SHARE
+        self._waiting: deque[_Job] = deque()
+        self._seq = 0
+        self._now = 0
+
+    def start(self, now: int) -> None:
+        """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
+        self._now = now
+        found = self._store.open()
+        self._send(
+            local.Recovered(
+                hard_state=found.hard_state,
+                purged_index=found.purged.index,
+                purged_term=found.purged.term,
+                last_index=found.last.index,
+                last_stamp_ms=found.last_stamp_ms,
+                runs=found.runs,
+                configurations=found.configurations,
+                suspect="",
+                pid=self._pid,
+            )
+        )
+
+    def receive(self, edge: str, message: Any, now: int) -> None:
+        """Take a message; the work waits for `turn`, so that what arrived together is synced together."""
+        assert edge == CONSENSUS
+        assert isinstance(message, _Job), f"the log-writer takes no {type(message).__name__}"
+        self._now = now
+        self._waiting.append(message)
+
+    def turn(self, now: int) -> None:
+        """Work through what waits, up to one full group (or as many bytes read). Any error is the end of the process."""
+        self._now = now
+        done_bytes = 0
+        while self._waiting and done_bytes < self._group_max_bytes:
+            job = self._waiting[0]
+            if isinstance(job, local.Write):
+                done_bytes += self._write_group(self._group_max_bytes - done_bytes)
+            else:
+                self._waiting.popleft()
+                done_bytes += self._do(job)
+
+    def next_timer(self) -> int | None:
+        """At once if a turn left something waiting."""
+        return self._now if self._waiting else None
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._store.close()
+
+    def _write_group(self, max_bytes: int) -> int:
+        group: list[local.Write] = []
+        size = 0
+        while self._waiting and size < max_bytes:
+            job = self._waiting[0]
+            if not isinstance(job, local.Write):
+                break
+            self._waiting.popleft()
+            self._count(job.seq)
+            group.append(job)
+            size += sum(map(entry_bytes, job.entries))
+        self._store.write(group)
+        self._send(local.Durable(group[-1].seq))
+        return size
+
+    def _do(self, job: local.InstallPoint | local.Purge | local.ReadLog) -> int:
+        if isinstance(job, local.InstallPoint):
+            self._count(job.seq)
+            self._store.install_point(job.index, job.term, job.chain)
+            self._send(local.Durable(job.seq))
+        elif isinstance(job, local.Purge):
+            self._store.purge(job.index)
+        else:
+            entries = self._store.read(job.first, job.last, job.max_bytes)
+            self._send(local.LogChunk(job.first, entries))
+            return sum(map(entry_bytes, entries))
+        return 0
+
+    def _count(self, seq: int) -> None:
+        assert seq == self._seq + 1, f"write {seq} came after write {self._seq}"
+        self._seq = seq
+
+    def _send(self, message: local.Recovered | local.Durable | local.LogChunk) -> None:
+        self.outbox.append((CONSENSUS, message))
