@@ -100,10 +100,11 @@ class History:
         if len(events) * 4 <= max_events * 5 and self.event_bytes * 4 <= max_bytes * 5:
             return None
         cut = max(0, len(events) - max_events)
-        excess = self.event_bytes - sum(map(cost, events[:cut])) - max_bytes
-        while excess > 0 and cut < len(events) - 1:
-            excess -= cost(events[cut])
-            cut += 1
+        if self.event_bytes > max_bytes:
+            excess = self.event_bytes - sum(map(cost, events[:cut])) - max_bytes
+            while excess > 0 and cut < len(events) - 1:
+                excess -= cost(events[cut])
+                cut += 1
         revision = events[cut][MOD_REVISION] - 1
         return revision if revision >= events[0][MOD_REVISION] else None
 

@@ -48,6 +48,9 @@ class Sessions:
         self.kept_bytes = 0
         """Cost of all kept results that hold a record; the others are small and their number is bounded."""
 
+    def __len__(self) -> int:
+        return len(self.by_client)
+
     def drop_idle(self, now_ms: int) -> None:
         """Forget the sessions that have not written for an hour of cluster time."""
         horizon = now_ms - limits.SESSION_IDLE_MS

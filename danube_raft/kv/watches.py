@@ -28,11 +28,14 @@ from danube_raft.kv.events import (
     compacted,
     fill,
     pack_frame,
+    poll,
     revision_of,
     scan,
 )
 from danube_raft.kv.history import History
 from danube_raft.kv.record import KEY, MOD_REVISION
+
+__all__ = ["Collected", "Options", "Watches"]
 
 Cursor: TypeAlias = tuple[int, int]
 """(next revision, events of that revision already passed)"""
@@ -161,6 +164,16 @@ class Watches:
             return min(watcher.cursor[0] - 1, self._history.revision)
         pending = watcher.group.pending
         return revision_of(pending[0]) - 1 if pending else self._frontier
+
+    def poll(
+        self,
+        prefixes: str | tuple[str, ...],
+        after_revision: int,
+        options: Options = ALL,
+        max_bytes: int = 1 << 20,
+    ) -> tuple[list[WireEvent], int, bool]:
+        """A long poll's answer at once, see `kv/events.py`: (events, revision to ask after next, more already)."""
+        return poll(self._history, Selection(prefixes, options), after_revision, max_bytes)
 
     def _measure(self) -> None:
         self._lengths = sorted({len(prefix) for prefix in self._by_prefix})

@@ -331,13 +331,15 @@ def check(request: Any) -> Request:
     """
     if type(request) is not tuple or len(request) < 3:
         raise InvalidArgument("a request is an array of at least version, op and request id")
-    if request[0] != VERSION:
-        raise ProtocolVersion(f"protocol version {request[0]!r} is not supported; this node speaks {VERSION}")
+    # What is quoted in an error is quoted by type: the repr of a deeply nested value ends in a RecursionError.
+    if type(request[0]) is not int or request[0] != VERSION:
+        raise ProtocolVersion(f"the request is not of protocol version {VERSION}, which this node speaks")
     size = len(request)
     op = request[OP]
     rule = _RULES.get(op) if type(op) is str else None
     if rule is None:
-        raise ProtocolVersion(f"unknown operation {op!r}"[:100])
+        quoted = ascii(op[:60]) if type(op) is str else "that is not a string"
+        raise ProtocolVersion(f"unknown operation {quoted}")
     if size < ARGS:
         request += (None,) * (ARGS - size)
         size = ARGS
