@@ -1,0 +1,349 @@
+"""The Raft core of one node: inputs, the table role × message, one output.
+
+- Pure and synchronous. `now` is monotonic ms and never goes back; randomness is handed in; nothing here does I/O.
+- After any inputs the caller takes one `Output` and carries it out (see output.py), then sleeps until `next_timer()`.
+- A message of an older term is answered with the newer one and otherwise inert; one of a newer term makes this node a
+  follower of that term at once, in every role. Two exceptions: a request for a pre-vote changes nothing, and a
+  request for a vote is ignored while a leader is heard, so that a node that was cut off does no harm.
+- Every role has a row for every Raft message; `_inert` says that it has no effect there.
+- Invariants, asserted after each input: `purged ≤ snapshot ≤ applied ≤ handed ≤ min(commit, durable) ≤ last`; term,
+  commit and applied never shrink, durable only by truncation.
+
+What a role does belongs into its module, what a node knows into state.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from danube_raft.config import Config
+from danube_raft.raft import candidate, follower, leader
+from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
+from danube_raft.raft.read_index import NOT_LEADER
+from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, State
+from danube_raft.wire import local, peer
+from danube_raft.wire.entry import (
+    KIND_CONFIGURATION,
+    NO_ORIGIN,
+    Configuration,
+    Entry,
+    pack_configuration,
+)
+
+Handler = Callable[[State, peer.Header, Any], None]
+
+
+def _inert(state: State, header: peer.Header, message: peer.Message) -> None:
+    """This message has no effect in this role: it is late, or meant for a role that was given up."""
+
+
+TABLE: dict[str, dict[type[peer.Message], Handler]] = {
+    FOLLOWER: {
+        peer.RequestPreVote: follower.on_request_pre_vote,
+        peer.PreVoteReply: _inert,
+        peer.RequestVote: follower.on_request_vote,
+        peer.VoteReply: _inert,
+        peer.AppendEntries: follower.on_append_entries,
+        peer.AppendReply: _inert,
+        peer.Heartbeat: follower.on_heartbeat,
+        peer.HeartbeatReply: _inert,
+    },
+    PRE_CANDIDATE: {
+        peer.RequestPreVote: follower.on_request_pre_vote,
+        peer.PreVoteReply: candidate.on_pre_vote_reply,
+        peer.RequestVote: follower.on_request_vote,
+        peer.VoteReply: _inert,
+        peer.AppendEntries: candidate.on_append_entries,
+        peer.AppendReply: _inert,
+        peer.Heartbeat: candidate.on_heartbeat,
+        peer.HeartbeatReply: _inert,
+    },
+    CANDIDATE: {
+        peer.RequestPreVote: follower.on_request_pre_vote,
+        peer.PreVoteReply: _inert,
+        peer.RequestVote: follower.refuse_vote,
+        peer.VoteReply: candidate.on_vote_reply,
+        peer.AppendEntries: candidate.on_append_entries,
+        peer.AppendReply: _inert,
+        peer.Heartbeat: candidate.on_heartbeat,
+        peer.HeartbeatReply: _inert,
+    },
+    LEADER: {
+        peer.RequestPreVote: follower.on_request_pre_vote,
+        peer.PreVoteReply: _inert,
+        peer.RequestVote: follower.refuse_vote,
+        peer.VoteReply: _inert,
+        peer.AppendEntries: leader.on_second_leader,
+        peer.AppendReply: leader.on_append_reply,
+        peer.Heartbeat: leader.on_second_leader,
+        peer.HeartbeatReply: leader.on_heartbeat_reply,
+    },
+}
+
+TIMERS: dict[str, Callable[[State], None]] = {
+    FOLLOWER: candidate.follower_timer,
+    PRE_CANDIDATE: candidate.candidate_timer,
+    CANDIDATE: candidate.candidate_timer,
+    LEADER: leader.timer,
+}
+
+RAFT_MESSAGES = frozenset(TABLE[FOLLOWER])
+"""What `Core.step` takes; other peer messages belong to whoever drives the core."""
+
+_FROM_LEADER = (peer.AppendEntries, peer.Heartbeat)
+
+
+class Core:
+    """One node's share of the consensus. Every input is a method; `take_output` says what to do."""
+
+    def __init__(
+        self, node_id: int, config: Config, recovered: local.Recovered, random: RandomSource, now: int
+    ) -> None:
+        assert node_id > 0
+        self._state = State(node_id, config, recovered, random, now)
+        self._told: tuple[str, int, int] | None = None
+        self._seen = (0, 0, 0)
+        self._seen_durable = (0, 0)
+        self._check()
+
+    # ---------------------------------------------------------------- inputs
+
+    def allow_campaign(self, now: int) -> None:
+        """The state machine is loaded: from now on this node may campaign. Votes and acks never waited for it."""
+        state = self._state
+        state.enter(now)
+        state.may_campaign = True
+        if state.election_at is None and state.role == FOLLOWER:
+            state.restart_election_timer()
+        candidate.campaign_if_alone(state)
+        self._check()
+
+    def bootstrap(self, configuration: Configuration, wall_ms: int, now: int) -> None:
+        """Begin an empty log with `configuration`, as entry 1 of term 1. Not committed before a leader says so."""
+        state = self._state
+        state.enter(now)
+        assert (state.log.last_index, state.term) == (0, 0), "only an empty log is bootstrapped"
+        state.set_hard_state(1, 0)
+        payload = pack_configuration(configuration)
+        state.append(Entry(1, 1, KIND_CONFIGURATION, 0, wall_ms, NO_ORIGIN, payload))
+        state.restart_election_timer()
+        candidate.campaign_if_alone(state)
+        self._check()
+
+    def step(self, header: peer.Header, message: peer.Message, now: int) -> None:
+        """Take a Raft message of a peer (`RAFT_MESSAGES`). What is for another node is inert."""
+        state = self._state
+        state.enter(now)
+        kind = type(message)
+        if kind not in RAFT_MESSAGES or header.receiver != state.node_id or header.sender == state.node_id:
+            return
+        if header.term > state.term:
+            self._see_newer_term(header, message)
+        # The two pre-vote messages speak of a term that nobody is in yet.
+        if header.term == state.term or kind in (peer.RequestPreVote, peer.PreVoteReply):
+            TABLE[state.role][kind](state, header, message)
+            self._after()
+        elif header.term < state.term:
+            self._answer_older_term(header, message)
+        self._check()
+
+    def propose(self, origin: tuple[int, int, int], payload: bytes, wall_ms: int, now: int) -> Refusal | None:
+        """Append one batch of `origin`, stamped with cluster time; None when it was taken."""
+        state = self._state
+        state.enter(now)
+        if state.role != LEADER:
+            return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
+        refusal = leader.propose(state, origin, payload, wall_ms)
+        self._check()
+        return refusal
+
+    def read_index(self, id: ReadId, now: int) -> None:  # noqa: A002 -- the wire's name for it
+        """Ask which index a linearizable read must wait for; answered in `Output.read_answers`."""
+        state = self._state
+        state.enter(now)
+        if state.role == LEADER:
+            leader.read_index(state, id)
+        else:
+            state.read_answers.append((id, NOT_LEADER))
+
+    def durable(self, seq: int, now: int) -> None:
+        """All writes up to `seq` are on disk."""
+        state = self._state
+        state.enter(now)
+        state.messages += state.writes.ack(seq)
+        state.log.evict(state.writes.durable_index)
+        if state.role == LEADER:
+            leader.advance_commit(state)
+        elif state.role == CANDIDATE:
+            candidate.on_durable(state)
+        else:
+            candidate.campaign_if_alone(state)
+        self._after()
+        self._check()
+
+    def applied(self, index: int) -> None:
+        """The state machine has applied everything up to `index`."""
+        self._state.delivery.applied(index)
+        self._check()
+
+    def log_chunk(self, first: int, entries: tuple[Entry, ...], now: int) -> None:
+        """The answer to a ReadLog that began at `first`."""
+        state = self._state
+        state.enter(now)
+        entries = state.log.answered(first, entries)
+        state.delivery.offer(entries, state.safe_index())
+        if state.role == LEADER:
+            leader.chunk_read(state, entries)
+        self._check()
+
+    def unreachable(self, peer: int, now: int) -> None:
+        """A message to `peer` could not be sent."""
+        state = self._state
+        state.enter(now)
+        if state.role == LEADER:
+            leader.unreachable(state, peer)
+        self._check()
+
+    def timer(self, now: int) -> None:
+        """Do what is due by time."""
+        state = self._state
+        state.enter(now)
+        TIMERS[state.role](state)
+        self._check()
+
+    def next_timer(self) -> int | None:
+        """When `timer` is wanted next; None: not before another input."""
+        state = self._state
+        return state.lead.heartbeat_at if state.lead is not None else state.election_at
+
+    # ---------------------------------------------------------------- output
+
+    def take_output(self) -> Output:
+        """What all inputs since the last call have led to."""
+        state = self._state
+        if state.lead is not None:
+            leader.flush(state)
+        log, writes = state.log, state.writes
+        write = writes.take(state.now, log.last_index)
+        committed = state.delivery.take(min(state.commit_index, writes.durable_index), log)
+        messages, state.messages = state.messages, []
+        answers, state.read_answers = state.read_answers, []
+        requests, log.requests = log.requests, []
+        return Output(write, tuple(messages), committed, tuple(requests), tuple(answers), self._role_change())
+
+    def _role_change(self) -> local.Role | None:
+        state = self._state
+        told = (state.role, state.term, state.leader_id)
+        if told == self._told:
+            return None
+        self._told = told
+        return local.Role(*told, state.clock.read(state.now), state.now, state.commit_index)
+
+    # ---------------------------------------------------------------- terms
+
+    def _see_newer_term(self, header: peer.Header, message: peer.Message) -> None:
+        state = self._state
+        if isinstance(message, peer.RequestPreVote):
+            return
+        if isinstance(message, peer.RequestVote) and not message.transfer and state.is_led():
+            return
+        state.follow(header.term, header.sender if isinstance(message, _FROM_LEADER) else 0)
+
+    def _answer_older_term(self, header: peer.Header, message: peer.Message) -> None:
+        """Only the term in the header matters: the receiver becomes a follower of it."""
+        state = self._state
+        if isinstance(message, peer.RequestVote):
+            state.send(header.sender, peer.VoteReply(False))
+        elif isinstance(message, peer.AppendEntries):
+            state.send(header.sender, peer.AppendReply(False, message.prev_index, 0, 0, False))
+        elif isinstance(message, peer.Heartbeat):
+            state.send(header.sender, peer.HeartbeatReply(message.round, 0, False))
+
+    # ---------------------------------------------------------------- what can be seen
+
+    @property
+    def role(self) -> str:
+        """follower, pre-candidate, candidate or leader."""
+        return self._state.role
+
+    @property
+    def term(self) -> int:
+        """The current term."""
+        return self._state.term
+
+    @property
+    def vote(self) -> int:
+        """Who got this node's vote in the current term; 0: nobody."""
+        return self._state.vote
+
+    @property
+    def leader_id(self) -> int:
+        """The leader of the current term, 0 if none is known."""
+        return self._state.leader_id
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry."""
+        return self._state.log.last_index
+
+    @property
+    def durable_index(self) -> int:
+        """Up to where the log is on disk."""
+        return self._state.writes.durable_index
+
+    @property
+    def commit_index(self) -> int:
+        """Up to where entries are known to be committed."""
+        return self._state.commit_index
+
+    @property
+    def applied_index(self) -> int:
+        """Up to where the state machine has applied."""
+        return self._state.delivery.applied_index
+
+    @property
+    def snapshot_index(self) -> int:
+        """The last entry that is only in a snapshot."""
+        return self._state.log.purged_index
+
+    @property
+    def configuration(self) -> Configuration:
+        """The active configuration: the newest in the log."""
+        return self._state.membership.configuration
+
+    @property
+    def suspect(self) -> str:
+        """Why this node's promises do not count (SUSPECT), or empty."""
+        return self._state.suspect
+
+    @property
+    def held_messages(self) -> int:
+        """How many messages wait for a write."""
+        return len(self._state.writes.held)
+
+    def cluster_time(self, now: int) -> int:
+        """Cluster time in ms at monotonic `now`."""
+        return self._state.clock.read(now)
+
+    # ---------------------------------------------------------------- invariants
+
+    def _after(self) -> None:
+        if self._state.suspect:
+            self._state.clear_suspicion()
+
+    def _check(self) -> None:
+        state = self._state
+        log, commit, durable = state.log, state.commit_index, state.writes.durable_index
+        delivery = state.delivery
+        applied = delivery.applied_index
+        assert log.purged_index <= applied <= delivery.handed_index <= commit <= log.last_index
+        assert delivery.handed_index <= durable <= log.last_index
+        seen = self._seen
+        assert seen[0] <= state.term, "the term never shrinks"
+        assert seen[1] <= commit, "the commit index never shrinks"
+        assert seen[2] <= applied, "the applied index never shrinks"
+        self._seen = (state.term, commit, applied)
+        seen_durable = (log.truncations, durable)
+        assert self._seen_durable <= seen_durable, "the durable index shrinks only by truncation"
+        self._seen_durable = seen_durable

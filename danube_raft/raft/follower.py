@@ -1,0 +1,107 @@
+"""The follower: appends what the leader of its term sends, and votes (§5.2 to §5.4 of the paper).
+
+- Entries are cut off only from the first one that conflicts, never merely because a message is short (PITFALLS 13).
+- What is committed matches by definition: entries at or below the commit index are checked and skipped, also when
+  they are purged (PITFALLS 15).
+- An ack says "durable": it is held until it is. A refusal promises nothing and leaves at once; its `match_index` is
+  the refused index, so that the leader can tell a late refusal, and its hint the entry that may match instead.
+- A vote is given once per term, to a log that is no older, and is held until it is durable. Own membership plays no
+  part: a learner that has not yet seen its promotion must vote (PITFALLS 9).
+- Over its credit for unacknowledged writes it ignores entries; the leader repeats.
+"""
+
+from __future__ import annotations
+
+from danube_raft.raft.state import State
+from danube_raft.wire import peer
+from danube_raft.wire.entry import Entry
+
+# ---------------------------------------------------------------- the leader's messages
+
+
+def on_append_entries(state: State, header: peer.Header, message: peer.AppendEntries) -> None:
+    """Bring the log in line with the leader's."""
+    state.heard_leader(header.sender, message.time_ms)
+    if state.writes.unacked_bytes >= state.config.unacked_write_max_bytes:
+        return
+    prev, entries = message.prev_index, message.entries
+    if prev < state.commit_index:
+        known = state.commit_index - prev
+        _assert_committed(state, entries[:known])
+        prev, entries = state.commit_index, entries[known:]
+    elif not state.log.matches(prev, message.prev_term):
+        _refuse(state, header.sender, message)
+        return
+    last = prev + len(entries)
+    _take(state, entries)
+    state.verified_index = max(state.verified_index, last)
+    state.commit_to(min(message.commit_index, state.verified_index))
+    state.hold(header.sender, peer.AppendReply(True, last, 0, 0, not state.suspect))
+
+
+def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> None:
+    """Confirm that nobody newer is known here, and tell what is known to match."""
+    state.heard_leader(header.sender, message.time_ms)
+    state.commit_to(min(message.commit_index, state.verified_index))
+    match_index = min(state.verified_index, state.writes.durable_index)
+    state.send(header.sender, peer.HeartbeatReply(message.round, match_index, not state.suspect))
+
+
+def _take(state: State, entries: tuple[Entry, ...]) -> None:
+    log = state.log
+    for place, entry in enumerate(entries):
+        if entry.index > log.last_index:
+            for new in entries[place:]:
+                state.append(new)
+            return
+        if log.term(entry.index) != entry.term:
+            state.truncate(entry.index)
+            state.append(entry)
+
+
+def _refuse(state: State, leader_id: int, message: peer.AppendEntries) -> None:
+    log = state.log
+    hint = log.last_at_most(message.prev_index, message.prev_term)
+    hint = max(hint, state.commit_index)
+    counted = not state.suspect
+    state.send(leader_id, peer.AppendReply(False, message.prev_index, hint, log.term(hint), counted))
+
+
+def _assert_committed(state: State, entries: tuple[Entry, ...]) -> None:
+    for entry in entries:
+        assert entry.index <= state.log.purged_index or state.log.term(entry.index) == entry.term, (
+            f"the leader's entry {entry.index} is not the committed one"
+        )
+
+
+# ---------------------------------------------------------------- votes
+
+
+def on_request_vote(state: State, header: peer.Header, message: peer.RequestVote) -> None:
+    """Vote, once per term."""
+    free = state.vote == header.sender or (state.vote == 0 and state.leader_id == 0)
+    up_to_date = state.log.is_up_to_date(message.last_index, message.last_term)
+    if not (free and up_to_date and not state.suspect):
+        state.send(header.sender, peer.VoteReply(False))
+        return
+    if state.vote == 0:
+        state.set_hard_state(state.term, header.sender)
+    if state.election_at is not None:
+        state.election_at = state.now + state.election_timeout_ms
+    state.hold(header.sender, peer.VoteReply(True))
+
+
+def on_request_pre_vote(state: State, header: peer.Header, message: peer.RequestPreVote) -> None:
+    """Would this node vote? In every role; changes nothing here."""
+    granted = (
+        message.next_term > state.term
+        and not state.suspect
+        and not state.is_led()
+        and state.log.is_up_to_date(message.last_index, message.last_term)
+    )
+    state.send(header.sender, peer.PreVoteReply(message.next_term, granted))
+
+
+def refuse_vote(state: State, header: peer.Header, _message: peer.RequestVote) -> None:
+    """The vote of this term is given: to this node itself."""
+    state.send(header.sender, peer.VoteReply(False))

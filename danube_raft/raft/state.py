@@ -1,0 +1,182 @@
+"""What one node knows: the state that the role modules work on, and the steps that all roles share.
+
+- Term and vote change only through `follow` and `campaign`, which put them into the next write: nothing that depends
+  on them leaves before they are durable (`hold`).
+- `verified_index` is the last index known to match the log of the leader of this term. A follower's commit index
+  never passes it, whatever the leader's is (PITFALLS 17).
+- `commit_index` never shrinks and committed entries are never truncated.
+- A SUSPECT node (its disk forgot what it had promised) grants nothing, never campaigns, and says in its answers
+  that they do not count, until an entry of the current leader's own term is committed and durable here.
+
+Who decides what in which role does not belong here; see follower, candidate and leader.
+"""
+
+from __future__ import annotations
+
+from danube_raft.config import Config
+from danube_raft.raft.cluster_clock import ClusterClock
+from danube_raft.raft.delivery import Delivery
+from danube_raft.raft.leadership import Leadership
+from danube_raft.raft.log import Log
+from danube_raft.raft.membership import Membership
+from danube_raft.raft.output import RandomSource, ReadId, Send
+from danube_raft.raft.writes import Writes
+from danube_raft.wire import local, peer
+from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, HardState, unpack_configuration
+
+FOLLOWER = "follower"
+PRE_CANDIDATE = "pre-candidate"
+CANDIDATE = "candidate"
+LEADER = "leader"
+
+
+class State:
+    """All that the core of one node knows."""
+
+    def __init__(
+        self, node_id: int, config: Config, recovered: local.Recovered, random: RandomSource, now: int
+    ) -> None:
+        self.node_id = node_id
+        self.config = config
+        self.random = random
+        self.now = now
+        self.role = FOLLOWER
+        self.term, self.vote = recovered.hard_state
+        self.leader_id = 0
+        self.suspect = recovered.suspect
+        self.log = Log(recovered, config.log_cache_bytes)
+        self.membership = Membership(recovered.configurations)
+        self.writes = Writes(recovered.last_index)
+        self.delivery = Delivery(
+            recovered.purged_index, config.unapplied_max_bytes, config.read_log_max_bytes
+        )
+        self.clock = ClusterClock(recovered.last_stamp_ms, config.election_min_ms)
+        self.commit_index = recovered.purged_index
+        self.verified_index = recovered.purged_index
+        self.messages: list[Send] = []
+        self.read_answers: list[tuple[ReadId, int]] = []
+        self.lead: Leadership | None = None
+        # Elections. `election_at` None: no time limit runs (a candidate waits for its disk, a learner for a leader).
+        self.may_campaign = False
+        self.leader_heard_at = now
+        self.election_at: int | None = None
+        self.votes: dict[int, bool] = {}
+        self.vote_seq = 0
+        self.silent_elections = 0
+        self.election_timeout_ms = 0
+        self.restart_election_timer()
+
+    # ---------------------------------------------------------------- time
+
+    def enter(self, now: int) -> None:
+        """Every input begins here."""
+        assert now >= self.now, "monotonic time never goes back"
+        self.now = now
+        self.clock.read(now)
+
+    def restart_election_timer(self) -> None:
+        """A whole election timeout from now, drawn anew so that nodes that start together spread out."""
+        config = self.config
+        self.election_timeout_ms = self.random.randrange(config.election_min_ms, config.election_max_ms + 1)
+        self.election_at = self.now + self.election_timeout_ms
+
+    def retry_ms(self) -> int:
+        """A pause after a lost or split election."""
+        return self.random.randrange(self.config.retry_min_ms, self.config.retry_max_ms + 1)
+
+    def heard_leader(self, leader_id: int, time_ms: int) -> None:
+        """The leader of this term gave a sign of life."""
+        assert self.role == FOLLOWER
+        assert self.leader_id in (0, leader_id), "one leader per term"
+        self.leader_id = leader_id
+        self.leader_heard_at = self.now
+        self.election_at = self.now + self.election_timeout_ms
+        self.silent_elections = 0
+        self.clock.observe(time_ms)
+
+    def is_led(self) -> bool:
+        """Whether a leader was heard so lately that an election would only disturb it."""
+        if self.role == LEADER:
+            return True  # check-quorum would have ended it
+        return self.leader_id != 0 and self.now - self.leader_heard_at < self.config.election_min_ms
+
+    # ---------------------------------------------------------------- messages
+
+    def send(self, to: int, message: peer.Message) -> None:
+        """Send at once: nothing in `message` depends on what is not durable."""
+        self.messages.append(Send(to, self.term, message))
+
+    def hold(self, to: int, message: peer.Message) -> None:
+        """Send when all that is known by now is durable."""
+        send = Send(to, self.term, message)
+        if not self.writes.hold(send):
+            self.messages.append(send)
+
+    # ---------------------------------------------------------------- term and role
+
+    def follow(self, term: int, leader_id: int) -> None:
+        """Be a follower in `term`. A follower's timer runs on; the other roles' is set anew."""
+        self._end_leadership()
+        if term > self.term:
+            self.set_hard_state(term, 0)
+            self.verified_index = self.commit_index
+        if self.role in (PRE_CANDIDATE, CANDIDATE):
+            self.election_at = self.now + self.retry_ms()
+        elif self.role == LEADER:
+            self.restart_election_timer()
+        self.role = FOLLOWER
+        self.leader_id = leader_id
+
+    def set_hard_state(self, term: int, vote: int) -> None:
+        """Enter `term` or vote in it."""
+        assert term > self.term or (term == self.term and self.vote in (0, vote)), "one vote per term"
+        if term > self.term:
+            self.writes.drop_held()
+        self.term = term
+        self.vote = vote
+        self.writes.save(HardState(term, vote))
+
+    def can_campaign(self) -> bool:
+        """Whether this node may ask for votes at all."""
+        return (
+            self.may_campaign
+            and not self.suspect
+            and self.membership.may_campaign(self.node_id, self.commit_index)
+        )
+
+    def _end_leadership(self) -> None:
+        if self.lead is not None:
+            self.read_answers += self.lead.reads.fail()
+            self.lead = None
+            self.clock.stop()
+
+    # ---------------------------------------------------------------- log
+
+    def append(self, entry: Entry) -> None:
+        """Put `entry` into the log and the next write; a configuration is active from now on."""
+        self.log.append(entry)
+        self.writes.append(entry)
+        if entry.kind == KIND_CONFIGURATION:
+            self.membership.append(entry.index, unpack_configuration(entry.payload))
+
+    def truncate(self, first: int) -> None:
+        """Cut the log from `first` on."""
+        assert max(self.commit_index, self.verified_index) < first, "what is safe is never truncated"
+        self.log.truncate(first)
+        self.writes.truncate(first)
+        self.membership.truncate(first)
+
+    def commit_to(self, index: int) -> None:
+        """Everything up to `index` is committed."""
+        if index > self.commit_index:
+            assert index <= self.log.last_index
+            self.commit_index = index
+
+    def safe_index(self) -> int:
+        """Up to where entries are committed and durable here."""
+        return min(self.commit_index, self.writes.durable_index)
+
+    def clear_suspicion(self) -> None:
+        """Leave SUSPECT once this node holds a committed entry of this term's leader: all before it is here too."""
+        if self.suspect and self.leader_id and self.log.term(self.safe_index()) == self.term:
+            self.suspect = ""
