@@ -23,6 +23,9 @@ from danube_raft.node.identity import Identity
 PROCESSES = (LOG, CONSENSUS, KV)
 TITLES = {LOG: "log-writer", CONSENSUS: "consensus", KV: "kv-server"}
 
+RUN_DIR = "run"
+"""Of the data directory: where the socket files are while the node runs."""
+
 _EDGES = ((CONSENSUS, LOG), (CONSENSUS, KV))
 """(who binds, who connects)."""
 
@@ -32,7 +35,7 @@ Address = Callable[[str, str], str]
 
 def ipc_address(boot_epoch: int) -> Address:
     """Socket files below `run/` of the current directory, which is the data directory: short paths, private mode."""
-    return lambda one, other: f"ipc://run/{one}-{other}.{boot_epoch}"
+    return lambda one, other: f"ipc://{RUN_DIR}/{one}-{other}.{boot_epoch}"
 
 
 def inproc_address(name: str) -> Address:
@@ -70,7 +73,7 @@ def build(
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
 
-        return LogWriter(lambda: RocksLogStore(Path(config.data_dir)), config, pid)
+        return LogWriter(RocksLogStore(Path(config.data_dir) / "log"), config, pid)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
 

@@ -74,6 +74,9 @@ class Consensus:
         elif edge == PEERS:
             self._from_peer(message, now)
 
+    def close(self) -> None:
+        """Nothing outlives the process."""
+
     def turn(self, now: int) -> None:
         """Append what was proposed, run due timers, send what the core decided."""
         core = self._core

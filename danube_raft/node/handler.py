@@ -40,3 +40,6 @@ class Handler(Protocol):
 
     def next_timer(self) -> int | None:
         """Monotonic ms at which `turn` is wanted even if nothing arrives; None: only then."""
+
+    def close(self) -> None:
+        """Release what the handler owns: the log, for one."""

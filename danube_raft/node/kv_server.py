@@ -21,12 +21,12 @@ import msgpack
 
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, InvalidArgument, ProtocolVersion, RequestTooLarge, Timeout
+from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
 from danube_raft.node.endpoints import ClientGone, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
 from danube_raft.node.identity import Identity
-from danube_raft.node.pages import Pages
-from danube_raft.node.proposals import Proposals
+from danube_raft.node.proposals import Batch, Proposals
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
 from danube_raft.node.streams import Streams
@@ -38,6 +38,7 @@ from danube_raft.wire.client import (
     OP,
     READ,
     REQUEST_ID,
+    STATUS_OK,
     TIMEOUT_MS,
     WRITE,
     Request,
@@ -59,12 +60,12 @@ class KvServer:
         self._identity = identity
         self._counters = counters
         self._pid = pid
-        self._machine = Machine(config)
+        self._machine = Machine()
+        self._bounds = pages.Bounds(config.page_max_records, config.page_max_bytes)
         self._replies = Replies(identity.cluster_id, identity.node_id)
         self._proposals = Proposals(config)
         self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse)
-        self._pages = Pages(config, self._machine)
-        self._streams = Streams(config, self._machine, self._replies)
+        self._streams = Streams(config, self._machine.history, self._replies)
         self._upkeep = Upkeep(config, self._machine)
         self._origin = (identity.node_id, identity.boot_epoch)
         self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
@@ -100,11 +101,14 @@ class KvServer:
         elif edge == CONSENSUS:
             self._from_consensus(message, now)
 
+    def close(self) -> None:
+        """Nothing outlives the process."""
+
     def turn(self, now: int) -> None:
         """Close the batch of this turn, run what is due, feed watches, send the answers."""
         outbox = self.outbox
-        for waiting in self._upkeep.due(self._role.role == "leader", now):
-            self._proposals.add(*waiting, None)
+        for request, chunk in self._upkeep.due(now):
+            self._proposals.add(request, chunk, None)
         self._to_consensus(self._proposals.flush(now))
         again, expired = self._proposals.tick(now)
         self._to_consensus(again)
@@ -127,7 +131,7 @@ class KvServer:
             self._proposals.next_timer(),
             self._reads.next_timer(),
             self._streams.next_timer(),
-            self._upkeep.next_timer(self._role.role == "leader"),
+            self._upkeep.next_timer(),
         )
         return min((timer for timer in timers if timer is not None), default=None)
 
@@ -188,12 +192,12 @@ class KvServer:
 
     def _answer_read(self, request: Request, envelope: Envelope) -> None:
         try:
-            small, result = self._pages.read(request)
+            result = pages.answer(self._machine.history, request, self._bounds)
         except DanubeRaftError as error:
             self._refuse(request, envelope, error)
             return
-        if small:
-            self._replies.add(envelope, request[REQUEST_ID], 0, self._machine.revision, result)
+        if request[OP] == "get":
+            self._replies.add(envelope, request[REQUEST_ID], STATUS_OK, self._machine.revision, result)
         else:
             self._replies.add_large(envelope, request[REQUEST_ID], self._machine.revision, result)
 
@@ -225,7 +229,7 @@ class KvServer:
             results = machine.apply(entry, None if batch is None else batch.requests)
             if batch is not None:
                 assert results is not None, "a batch that still waits has not been applied before"
-                self._answer_writes(batch.waiters, results)
+                self._answer_writes(batch, results)
             self._to_consensus(self._proposals.fence(seq, now))
         self._upkeep.applied(entry, now)
         if not self._open and self._role.leader_id and entry.term >= self._role.term:
@@ -233,11 +237,15 @@ class KvServer:
             self._open = True
             self.outbox.append((CLIENTS, OpenPort()))
 
-    def _answer_writes(self, waiters: list[Any], results: list[Any]) -> None:
+    def _answer_writes(self, batch: Batch, results: list[Any]) -> None:
         add = self._replies.add
-        for waiter, (status, revision, result) in zip(waiters, results, strict=True):
+        for place, (waiter, (status, revision, result)) in enumerate(
+            zip(batch.waiters, results, strict=True)
+        ):
             if waiter is not None:
                 add(waiter[0], waiter[1], status, revision, result)
+            else:
+                self._upkeep.done(batch.requests[place][OP])
 
     def _new_role(self, role: local.Role, now: int) -> None:
         self._role = role
@@ -264,7 +272,9 @@ class KvServer:
         op, envelope, request_id = self._status_waiting.pop(message.id)
         theirs = message.status
         if op == "members":
-            self._replies.add(envelope, request_id, 0, self._machine.revision, (theirs.get("members", []),))
+            self._replies.add(
+                envelope, request_id, STATUS_OK, self._machine.revision, (theirs.get("members", []),)
+            )
             return
         pids = {**theirs.pop("pids"), KV: self._pid}
         counters = {**theirs.pop("counters", {}), **self._counters}
@@ -277,9 +287,14 @@ class KvServer:
             "boot_epoch": self._identity.boot_epoch,
             "waiting_commands": self._proposals.waiting_commands,
             "waiting_reads": self._reads.waiting,
-            **self._machine.statistics(),
+            "keys": len(self._machine.history.records),
+            "history_events": len(self._machine.history.events),
+            "state_bytes": self._machine.state_bytes,
+            "compaction_revision": self._machine.history.compaction_revision,
+            "leases": len(self._machine.leases),
+            "sessions": len(self._machine.sessions),
             "watches": self._streams.watches,
             "pids": pids,
             "counters": counters,
         }
-        self._replies.add(envelope, request_id, 0, self._machine.revision, (status,))
+        self._replies.add(envelope, request_id, STATUS_OK, self._machine.revision, (status,))

@@ -38,11 +38,18 @@ class LogWriter:
         self._waiting: deque[_Job] = deque()
         self._seq = 0
         self._now = 0
+        self._ready = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether the log was recovered."""
+        return self._ready
 
     def start(self, now: int) -> None:
         """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
         self._now = now
         found = self._store.open()
+        self._ready = True
         self._send(
             local.Recovered(
                 hard_state=found.hard_state,

@@ -10,6 +10,7 @@ prints the stacks of all threads, which the supervisor asks for before it kills 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -81,7 +82,8 @@ def run(process: str, config: Config, identity: Identity, stop_descriptor: int) 
         gc.collect()
         gc.freeze()
         stop_descriptors = (stop_descriptor, sys.stdin.fileno())
-        Loop(process, os.getpid(), handler, endpoints, config, stop_descriptors).run()
+        with contextlib.closing(handler):
+            Loop(process, os.getpid(), handler, endpoints, config, stop_descriptors).run()
     except Fatal as error:
         endpoints[SUPERVISOR].send([Failed(error.code, error.message)])
         return error.exit_code
@@ -103,7 +105,7 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     config = Config.from_json(setup["config"])
     identity = Identity(*setup["identity"])
-    logs.set_up(config.log_level, TITLES[process], identity.node_id)
+    logs.set_up(config.log_level, TITLES[process])
     raise_descriptor_limit()
     return run(process, config, identity, stop_descriptor)
 

@@ -13,10 +13,13 @@ import msgpack
 
 from danube_raft.errors import DanubeRaftError
 from danube_raft.node.endpoints import Envelope
-from danube_raft.wire.client import STATUS_OK, VERSION
+from danube_raft.wire.client import R_RESULT, STATUS_OK, VERSION
 
 SMALL_PER_BODY = 256
 """Small answers per message; each is under a few hundred bytes unless it carries a previous record."""
+
+_FRAME_REPLY = bytes([0x90 | (R_RESULT + 4)])
+"""MessagePack header of a reply with the four result fields of a watch frame."""
 
 
 class Replies:
@@ -54,6 +57,11 @@ class Replies:
             *result,
         )
         self._large.append((envelope, msgpack.packb(reply)))
+
+    def add_frame(self, envelope: Envelope, request_id: int, revision: int, frame: bytes) -> None:
+        """A frame of a watch: its result fields are packed already, once for everybody who gets them."""
+        head = (VERSION, request_id, STATUS_OK, self._cluster_id, self._node_id, self.term, revision)
+        self._large.append((envelope, _FRAME_REPLY + msgpack.packb(head)[1:] + frame))
 
     def error(self, envelope: Envelope, request_id: int, revision: int, error: DanubeRaftError) -> None:
         """An error as an answer."""

@@ -28,7 +28,8 @@ import zmq
 from danube_raft import errors
 from danube_raft.config import Config, split_address
 from danube_raft.node import logs
-from danube_raft.node.assembly import PROCESSES, TITLES, ipc_address
+from danube_raft.node.assembly import PROCESSES, RUN_DIR, TITLES, ipc_address
+from danube_raft.node.bootstrap import held_data_dir, next_boot
 from danube_raft.node.endpoints import LocalEdge
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
 from danube_raft.node.identity import Identity
@@ -41,13 +42,19 @@ RESTART_PAUSE_MAX_MS = 5_000
 CRASHES_MAX = 10
 """Failures in a row, each before the node was ready for `STABLE_MS`, after which the node gives up."""
 STABLE_MS = 30_000
-ORPHANS_WAIT_MS = 3_000
 OWN_PAUSE_MS = 1_000
 STACK_DUMP_MS = 200
 
 _NO_RESTART = (errors.Corrupt, errors.NewerFormat, errors.PortInUse, errors.ConfigInvalid)
 
 log = logging.getLogger("danube_raft.supervisor")
+
+
+def _clear_run_dir(run_dir: Path) -> None:
+    """Socket files of an earlier boot epoch, whose processes have all ended."""
+    run_dir.mkdir(mode=0o700, exist_ok=True)
+    for left in run_dir.iterdir():
+        left.unlink()
 
 
 class Child:
@@ -87,6 +94,7 @@ class Supervisor:
         self._stop_descriptors = stop_descriptors
         self._children: list[Child] = []
         self._failed: errors.DanubeRaftError | None = None
+        self._identity = Identity(0, 0, 0)
         self._announced = False
         self._ready_at = 0
         self._stuck_ms = {
@@ -123,10 +131,10 @@ class Supervisor:
     # ---------------------------------------------------------------- start
 
     def _start(self) -> None:
-        self._data_dir.clear_run_dir()
-        identity = Identity(*self._data_dir.identity(), self._data_dir.next_boot_epoch())
+        identity = self._identity = next_boot(self._data_dir)
         self._failed = None
         self._ready_at = 0
+        _clear_run_dir(self._data_dir.path / RUN_DIR)
         address = ipc_address(identity.boot_epoch)
         setup = {"config": self._config.to_json(), "identity": identity, "supervisor_pid": os.getpid()}
         line = json.dumps(setup).encode() + b"\n"
@@ -137,7 +145,7 @@ class Supervisor:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 cwd=self._config.data_dir,
-                pass_fds=(self._data_dir.lock_descriptor,),
+                pass_fds=(self._data_dir.lock_fd,),
                 process_group=0,
             )
             self._children.append(Child(name, process, edge, monotonic_ms()))
@@ -197,10 +205,9 @@ class Supervisor:
         log.info("ready %s", pids)
         if not self._announced:
             self._announced = True
-            node_id, _ = self._data_dir.identity()
             config = self._config
             print(  # noqa: T201 -- the one line that tells a user or a script that the node serves
-                f"ready endpoint={config.client_address} raft={config.raft_address} node_id={node_id} "
+                f"ready endpoint={config.client_address} raft={config.raft_address} node_id={self._identity.node_id} "
                 f"data_dir={config.data_dir}",
                 flush=True,
             )
@@ -235,7 +242,7 @@ class Supervisor:
             child.process.wait()
             child.close()
         self._children.clear()
-        self._data_dir.clear_run_dir()
+        _clear_run_dir(self._data_dir.path / RUN_DIR)
 
     def _pause(self, pause_ms: int) -> bool:
         poller = zmq.Poller()
@@ -258,7 +265,9 @@ def _check_port(name: str, address: str) -> None:
     """Refuse early, before anything is started; the process that listens later checks again."""
     host, port = split_address(name, address)
     try:
-        info = socket.getaddrinfo(host.strip("[]").replace("*", "") or None, port, flags=socket.AI_PASSIVE, type=socket.SOCK_STREAM)[0]
+        info = socket.getaddrinfo(
+            host.strip("[]").replace("*", "") or None, port, flags=socket.AI_PASSIVE, type=socket.SOCK_STREAM
+        )[0]
         with socket.socket(info[0], info[1]) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(info[4])
@@ -274,9 +283,8 @@ def serve(config: Config, parent_descriptor: int | None = None) -> int:
     stop = _stop_on_signals()
     descriptors = (stop,) if parent_descriptor is None else (stop, parent_descriptor)
     config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
-    with DataDir.acquire(config, wait_ms=ORPHANS_WAIT_MS) as data_dir:
-        node_id, _ = data_dir.identity()
-        logs.set_up(config.log_level, "supervisor", node_id)
+    with held_data_dir(config) as data_dir:
+        logs.set_up(config.log_level, "supervisor")
         _check_port("raft_listen", config.raft_listen)
         _check_port("client_listen", config.client_listen)
         os.chdir(config.data_dir)

@@ -7,6 +7,7 @@ embedding program, so this is the slow way to run a node.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -19,11 +20,11 @@ import zmq
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, Fatal, Timeout
 from danube_raft.node.assembly import PROCESSES, TITLES, build, inproc_address
+from danube_raft.node.bootstrap import held_data_dir, next_boot
 from danube_raft.node.endpoints import Endpoint, LocalEdge
 from danube_raft.node.handler import SUPERVISOR
 from danube_raft.node.identity import Identity
 from danube_raft.node.loop import Loop
-from danube_raft.storage.data_dir import DataDir
 from danube_raft.wire.local import Ready, Stop
 
 JOIN_S = 10
@@ -66,9 +67,8 @@ class ThreadedNode:
 
     def _run(self) -> None:
         try:
-            with DataDir.acquire(self._config) as data_dir:
-                identity = Identity(*data_dir.identity(), data_dir.next_boot_epoch())
-                self._serve(identity)
+            with held_data_dir(self._config) as data_dir:
+                self._serve(next_boot(data_dir))
         except (DanubeRaftError, OSError) as error:
             self._errors.append(error)
         finally:
@@ -116,7 +116,8 @@ class ThreadedNode:
         address = inproc_address(f"node-{identity.node_id}")
         try:
             handler = build(name, self._config, identity, context, address, os.getpid(), endpoints)
-            Loop(name, os.getpid(), handler, endpoints, self._config).run()
+            with contextlib.closing(handler):
+                Loop(name, os.getpid(), handler, endpoints, self._config).run()
         except BaseException as error:
             # Whatever it is, the whole node goes down with it and says so.
             self._errors.append(error)

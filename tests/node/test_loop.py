@@ -70,6 +70,9 @@ class Recorder:
     def next_timer(self) -> int | None:
         return self.timer
 
+    def close(self) -> None:
+        self.calls.append("close")
+
 
 class Running:
     """A loop in a thread, with the far ends of its edges in the test's hands."""
