@@ -101,7 +101,7 @@ class DataDir:
             self._check_format()
             identity = self.identity()
             self._describe_holder(identity.node_id if identity else 0)
-        except BaseException:
+        except Exception:
             self._lock = None
             os.close(descriptor)
             raise
