@@ -1,0 +1,130 @@
+"""The options that every command takes, and how a command gets at the store.
+
+They stand before or after the command: `danube-raft --output json get k` and `danube-raft get k --output json` are
+the same; the one after it wins, then the one before, then the variable, then the default. So the variables are bound
+to the options before the command only, or a variable would beat a flag.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .output import FORMATS, Format
+
+if TYPE_CHECKING:
+    from danube_raft.client.store import MetadataStore
+
+ENDPOINTS = "127.0.0.1:7750"
+TIMEOUT = "5s"
+
+EndpointsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoints",
+        metavar="HOST:PORT,…",
+        allow_from_autoenv=False,
+        help=f"Nodes to ask, in this order. [env var: DANUBE_RAFT_ENDPOINTS; default: {ENDPOINTS}]",
+    ),
+]
+OutputOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="simple|table|json",
+        allow_from_autoenv=False,
+        help="How to print. [env var: DANUBE_RAFT_OUTPUT; default: what suits the command]",
+    ),
+]
+TimeoutOption = Annotated[
+    str | None,
+    typer.Option(
+        "--timeout",
+        metavar="TIME",
+        allow_from_autoenv=False,
+        help=f"Deadline of each request, as 500ms, 5s, 1m or seconds. [env var: DANUBE_RAFT_TIMEOUT; default: {TIMEOUT}]",
+    ),
+]
+ConsistencyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--consistency",
+        metavar="session|linearizable|stale|MS",
+        help="Level of the read; a number is stale by at most so many ms. [default: session]",
+    ),
+]
+
+UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
+
+
+@dataclass(frozen=True)
+class Given:
+    """The options before the command, variables included."""
+
+    endpoints: str | None
+    output: str | None
+    timeout: str | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is in force for one command."""
+
+    endpoints: str
+    output: Format | None
+    timeout_ms: int
+
+    def format(self, default: Format) -> Format:
+        """How to print, if the user did not say."""
+        return self.output or default
+
+    def store(self, raw: bool = True) -> MetadataStore:
+        """The store; opening it connects to nothing yet. Values are bytes: the command line shows what is stored."""
+        from danube_raft.client.store import MetadataStore
+
+        return MetadataStore(self.endpoints, timeout_ms=self.timeout_ms, raw=raw)
+
+
+def settle(
+    ctx: typer.Context, endpoints: str | None = None, output: str | None = None, timeout: str | None = None
+) -> Settings:
+    """Merge the options on both sides of the command; raises typer.BadParameter."""
+    before: Given = ctx.find_root().obj
+    chosen = output or before.output
+    if chosen is not None and chosen not in FORMATS:
+        raise typer.BadParameter(f"--output {chosen!r}: expected simple, table or json")
+    return Settings(
+        endpoints or before.endpoints or ENDPOINTS,
+        None if chosen is None else FORMATS[chosen],
+        duration_ms("--timeout", timeout or before.timeout or TIMEOUT),
+    )
+
+
+def duration_ms(name: str, text: str) -> int:
+    """Milliseconds of `500ms`, `32s`, `5m`, `1h` or a number of seconds; raises typer.BadParameter."""
+    number, unit = text.strip(), "s"
+    for suffix in ("ms", "s", "m", "h"):
+        if number.endswith(suffix):
+            number, unit = number.removesuffix(suffix), suffix
+            break
+    try:
+        value = round(float(number) * UNITS_MS[unit])
+    except (ValueError, OverflowError):
+        value = 0
+    if value < 1:
+        raise typer.BadParameter(f"{name} {text!r}: expected a time above zero such as 500ms, 32s, 5m or 10")
+    return value
+
+
+def level(text: str | None) -> str | int | None:
+    """The value of --consistency; raises typer.BadParameter."""
+    if text is None or text in ("session", "linearizable", "stale"):
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise typer.BadParameter(
+        f"--consistency {text!r}: expected session, linearizable, stale or a number of ms"
+    )

@@ -1,0 +1,314 @@
+"""The synchronous store: what a Python program uses.
+
+Thread-safe: each call takes a channel of its own from a pool (`channel.py`) and the calling thread does its own
+sending and waiting, so any number of threads may share one store and none runs in the background. All of them share
+one session: one client id, one row of serials, one newest revision seen.
+
+What is asked and how an answer is read is in `operation.py`, when to repeat what where in `call.py`, what a watch
+remembers in `stream.py`; nothing is decided here. The meaning of each operation is in the contract (SEMANTICS).
+Every call may raise Rejected (surely not applied; NoConnection if nothing could even be sent), Uncertain (a write
+that may be applied) or Fatal. Times are milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
+
+from danube_raft.client import operation
+from danube_raft.client.call import REQUEST_MS, Call, Endpoints, Session
+from danube_raft.client.channel import Pool, now_ms
+from danube_raft.client.operation import Ask, Page, Range
+from danube_raft.client.record import MetaOptions, Record, Swapped, Versioned, Written
+from danube_raft.client.stream import Options, Stream
+from danube_raft.client.value import JSON, RAW, Codec
+from danube_raft.client.watch import Watch
+from danube_raft.errors import InvalidArgument
+from danube_raft.wire.client import SESSION
+
+T = TypeVar("T")
+
+Consistency = str | int | None
+"""`session`, `linearizable`, `stale`, or an integer: stale by at most so many ms. None: the store's own."""
+
+
+class Listing(NamedTuple):
+    """What `list_and_watch` returns: the records as of `revision`, and everything that comes after it."""
+
+    records: list[Record]
+    revision: int
+    watch: Watch
+
+
+class MetadataStore:
+    """A store of keys and values, reached through any of its nodes.
+
+    `endpoints` is `host:port,host:port`. `timeout_ms` is the deadline of a request with all its attempts.
+    `consistency` is the level of reads that name none. Values are JSON unless a `codec` or `raw=True` (bytes) is
+    given. Opening connects to nothing yet.
+    """
+
+    def __init__(
+        self,
+        endpoints: str,
+        timeout_ms: int = REQUEST_MS,
+        consistency: str | int = SESSION,
+        codec: Codec = JSON,
+        raw: bool = False,
+    ) -> None:
+        if timeout_ms < 1:
+            raise InvalidArgument("timeout_ms must be at least 1")
+        self._endpoints = Endpoints.parse(endpoints)
+        self._timeout_ms = timeout_ms
+        self._consistency = consistency
+        self._codec: Codec = RAW if raw else codec
+        self._session = Session()
+        self._watches: set[Watch] = set()
+        self._pool = Pool()
+
+    # ---------------------------------------------------------------- reads
+
+    @overload
+    def get(
+        self,
+        key: str,
+        option: Literal[MetaOptions.NONE, MetaOptions.WITH_PREV_KEY] = ...,
+        *,
+        revision: int | None = ...,
+        consistency: Consistency = ...,
+    ) -> Record | None: ...
+
+    @overload
+    def get(
+        self,
+        key: str,
+        option: Literal[MetaOptions.WITH_PREFIX],
+        *,
+        revision: int | None = ...,
+        consistency: Consistency = ...,
+    ) -> list[Record]: ...
+
+    def get(
+        self,
+        key: str,
+        option: MetaOptions = MetaOptions.NONE,
+        *,
+        revision: int | None = None,
+        consistency: Consistency = None,
+    ) -> Record | list[Record] | None:
+        """The record, or None; with WITH_PREFIX every record below the key. `revision` reads the past."""
+        if option is MetaOptions.WITH_PREFIX:
+            return self.get_prefix(key, revision=revision, consistency=consistency)
+        return self._ask(operation.get(self._codec, key, revision), consistency)
+
+    def get_prefix(
+        self,
+        prefix: str,
+        *,
+        limit: int | None = None,
+        revision: int | None = None,
+        keys_only: bool = False,
+        reverse: bool = False,
+        consistency: Consistency = None,
+    ) -> list[Record]:
+        """All records whose key begins with the prefix, in order, as of one revision; at most `limit`."""
+        what = Range(prefix, limit=limit, revision=revision, keys_only=keys_only, reverse=reverse)
+        return self._listed(what, consistency)
+
+    def range(
+        self,
+        start: str,
+        end: str,
+        *,
+        limit: int | None = None,
+        revision: int | None = None,
+        keys_only: bool = False,
+        reverse: bool = False,
+        consistency: Consistency = None,
+    ) -> list[Record]:
+        """All records with start ≤ key < end, as of one revision; at most `limit`."""
+        what = Range("", start, end, limit, revision, keys_only, reverse)
+        return self._listed(what, consistency)
+
+    def pages(
+        self,
+        prefix: str,
+        *,
+        page_size: int | None = None,
+        revision: int | None = None,
+        keys_only: bool = False,
+        reverse: bool = False,
+        consistency: Consistency = None,
+    ) -> Iterator[list[Record]]:
+        """As `get_prefix`, page by page, for what should not be in memory at once. All pages show one revision;
+        a reader so slow that it is compacted meanwhile gets Compacted."""
+        what = Range(prefix, limit=page_size, revision=revision, keys_only=keys_only, reverse=reverse)
+        for page in self._pages(operation.records(self._codec, what), consistency):
+            yield page.items
+
+    def keys(
+        self, prefix: str = "", *, revision: int | None = None, consistency: Consistency = None
+    ) -> list[str]:
+        """The keys that begin with the prefix."""
+        found = self.get_prefix(prefix, revision=revision, keys_only=True, consistency=consistency)
+        return [record.key for record in found]
+
+    def count(self, prefix: str = "", *, revision: int | None = None, consistency: Consistency = None) -> int:
+        """How many keys begin with the prefix."""
+        ask = operation.count(Range(prefix, revision=revision))
+        return sum(sum(page.items) for page in self._pages(ask, consistency))
+
+    def get_children(
+        self, path: str, *, revision: int | None = None, consistency: Consistency = None
+    ) -> list[str]:
+        """The keys under a path, with `/` as the boundary: `/a` does not list `/ab`."""
+        ask = operation.children(path, revision)
+        return [key for page in self._pages(ask, consistency) for key in page.items]
+
+    def get_childrens(self, path: str) -> list[str]:
+        """`get_children` as the Rust danube-raft spells it."""
+        return self.get_children(path)
+
+    def get_bulk(
+        self, prefix: str, *, revision: int | None = None, consistency: Consistency = None
+    ) -> list[Versioned]:
+        """(key, value bytes, version) of every match."""
+        ask = operation.bulk(prefix, revision)
+        return [match for page in self._pages(ask, consistency) for match in page.items]
+
+    # ---------------------------------------------------------------- writes
+
+    def put(
+        self, key: str, value: Any, option: MetaOptions = MetaOptions.NONE, *, prev: bool = False
+    ) -> Written:
+        """Store a value; a TTL that the key had is cleared. `prev` (or WITH_PREV_KEY) returns the old record."""
+        return self._ask(operation.put(self._codec, key, value, prev or option is MetaOptions.WITH_PREV_KEY))
+
+    def put_with_ttl(self, key: str, value: Any, ttl_ms: int, *, prev: bool = False) -> Written:
+        """Store a value that is deleted after `ttl_ms` unless it is put again; the same value only renews."""
+        return self._ask(operation.put_with_ttl(self._codec, key, value, ttl_ms, prev))
+
+    def delete(self, key: str) -> int:
+        """Remove a key; returns how many were removed, 0 or 1."""
+        return self._ask(operation.delete(key))
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Remove all keys that begin with the prefix, in one revision; returns how many."""
+        return self._ask(operation.delete_prefix(prefix))
+
+    def compare_and_swap(self, key: str, expected: Any, new: Any, *, ttl_ms: int | None = None) -> Swapped:
+        """Store `new` if the key is as expected: a value, `Revision(n)` or `ABSENT`. The answer is true or false."""
+        return self._ask(operation.compare_and_swap(self._codec, key, expected, new, ttl_ms))
+
+    def allocate_monotonic_id(self, counter: str, count: int = 1) -> int:
+        """The first of `count` ids that were never handed out before."""
+        return self._ask(operation.allocate_id(counter, count))
+
+    def compact(self, revision: int) -> int:
+        """Forget the history below a revision; returns the compaction revision."""
+        return self._ask(operation.compact(revision))
+
+    # ---------------------------------------------------------------- watches
+
+    def watch(
+        self,
+        prefixes: str | Sequence[str],
+        *,
+        from_revision: int | None = None,
+        prev: bool = False,
+        keys_only: bool = False,
+        puts: bool = True,
+        deletes: bool = True,
+    ) -> Watch:
+        """All changes below one prefix or several, from `from_revision` on; by default those after this call."""
+        if from_revision is None:
+            # The revision of the start is fixed here, so that a connection lost before the first event costs none.
+            from_revision = (
+                self._call(operation.get(self._codec, "/", None), None, self._endpoints).revision + 1
+            )
+        cluster_id = self._session.token[0] if self._session.token is not None else 0
+        chosen = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
+        options = Options(chosen, prev, keys_only, puts, deletes)
+        stream = Stream(self._session, self._codec, options, from_revision, cluster_id, now_ms())
+        watch = Watch(self._pool, stream, self._endpoints, self._watches.discard)
+        self._watches.add(watch)
+        return watch
+
+    def list_and_watch(self, prefix: str, *, prev: bool = False, keys_only: bool = False) -> Listing:
+        """The records below a prefix and a watch of all that happens after, with nothing between."""
+        pages = list(self._pages(operation.records(self._codec, Range(prefix, keys_only=keys_only)), None))
+        revision = pages[0].revision
+        watch = self.watch(prefix, from_revision=revision + 1, prev=prev, keys_only=keys_only)
+        return Listing([record for page in pages for record in page.items], revision, watch)
+
+    # ---------------------------------------------------------------- nodes
+
+    def status(self, endpoint: str | None = None) -> dict[str, Any]:
+        """What a node says of itself: that endpoint, or any."""
+        endpoints = self._endpoints if endpoint is None else Endpoints((endpoint,))
+        return self._ask(operation.status(), None, endpoints)
+
+    def members(self) -> list[dict[str, Any]]:
+        """The members of the cluster, as the node that answers knows them."""
+        return self._ask(operation.members())
+
+    # ---------------------------------------------------------------- end
+
+    def close(self) -> None:
+        """End all watches; refuse new requests. Requests under way in other threads still get their answers."""
+        for watch in list(self._watches):
+            watch.close()
+        self._pool.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------- inside
+
+    def _ask(self, ask: Ask[T], consistency: Consistency = None, endpoints: Endpoints | None = None) -> T:
+        result = self._call(ask, consistency, endpoints or self._endpoints).result
+        assert result is not None
+        return ask.read(result)
+
+    def _call(self, ask: Ask[Any], consistency: Consistency, endpoints: Endpoints) -> Call:
+        level = self._consistency if consistency is None else consistency
+        timeout_ms = self._timeout_ms
+        channel = self._pool.take(timeout_ms)
+        try:
+            call = Call(
+                self._session,
+                endpoints,
+                ask.op,
+                ask.args,
+                now=now_ms(),
+                timeout_ms=timeout_ms,
+                consistency=level,
+            )
+            try:
+                channel.run(call)
+            finally:
+                call.close()
+        finally:
+            self._pool.give(channel)
+        return call
+
+    def _pages(self, ask: Ask[Page[T]], consistency: Consistency) -> Iterator[Page[T]]:
+        following: Ask[Page[T]] | None = ask
+        while following is not None:
+            page = self._ask(following, consistency)
+            yield page
+            following = page.following
+
+    def _listed(self, what: Range, consistency: Consistency) -> list[Record]:
+        found: list[Record] = []
+        for page in self._pages(operation.records(self._codec, what), consistency):
+            found += page.items
+            if what.limit is not None and len(found) >= what.limit:
+                return found[: what.limit]
+        return found
