@@ -109,10 +109,12 @@ def test_a_dead_disk_costs_the_leadership_and_requests_say_no_leader() -> None:
     node.advance(node.config.election_max_ms + 2 * node.config.heartbeat_ms)
     assert node.consensus.status(node.now)["role"] != "leader"
     number = node.send("put", "/b", b"1", timeout_ms=100)
+    node.settle()
     node.advance(200)
     ((_, _, status, *_),) = node.take(number)
     assert status == errors.NoLeader.code
     read = node.send("get", "/a", consistency="linearizable", timeout_ms=100)
+    node.settle()
     node.advance(400)
     ((_, _, status, *_),) = node.take(read)
     assert status == errors.NoLeader.code
