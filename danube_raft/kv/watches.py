@@ -283,21 +283,23 @@ class Watches:
         budget = MAX_SCANNED_EVENTS
         more = False
         for group in list(self._lagging):
-            # To the end of the line, so that a few who are far behind do not starve the others.
-            del self._lagging[group]
             for cursor in list(group.behind):
                 if cursor[0] <= history.compaction_revision:
                     collected.compacted.extend(group.behind[cursor])
                 elif cursor[0] == history.revision + 1:
                     self._move(list(group.behind[cursor]), None)
-                elif cursor[0] <= history.revision and budget > 0:
+                elif cursor[0] > history.revision:
+                    continue
+                elif budget <= 0:
+                    more = True
+                else:
+                    # To the end of the line, so that a few who are far behind do not starve the others.
+                    self._lagging[group] = self._lagging.pop(group)
                     scanned, again = self._advance(group, cursor, budget, max_bytes, collected)
                     budget -= scanned
                     more = more or again
-                else:
-                    more = more or cursor[0] <= history.revision
-            if group.behind:
-                self._lagging[group] = None
+            if not group.behind:
+                del self._lagging[group]
         return more
 
     def _advance(
