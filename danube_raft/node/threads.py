@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -114,14 +115,16 @@ class ThreadedNode:
     def _thread(self, name: str, identity: Identity, context: zmq.Context[Any]) -> None:
         endpoints: dict[str, Endpoint] = {}
         address = inproc_address(f"node-{identity.node_id}")
+        ended_well = False
         try:
             handler = build(name, self._config, identity, context, address, os.getpid(), endpoints)
             with contextlib.closing(handler):
                 Loop(name, os.getpid(), handler, endpoints, self._config).run()
-        except BaseException as error:
-            # Whatever it is, the whole node goes down with it and says so.
-            self._errors.append(error)
-            raise
+            ended_well = True
         finally:
+            failure = sys.exception()
+            if not ended_well and failure is not None:
+                # Whatever it is, the whole node goes down with it and says so.
+                self._errors.append(failure)
             for endpoint in endpoints.values():
                 endpoint.close()

@@ -200,6 +200,11 @@ class Operation(NamedTuple):
     arguments: tuple[Argument, ...]
     result: str
 
+    @property
+    def required(self) -> int:
+        """How many arguments cannot be left out; they come first."""
+        return sum(1 for argument in self.arguments if argument.default is _REQUIRED)
+
 
 _PAGE = (
     Argument("limit", _optional_positive, None),
@@ -316,7 +321,7 @@ class _Rule(NamedTuple):
 
 def _rule(operation: Operation) -> _Rule:
     arguments = operation.arguments
-    required = sum(1 for a in arguments if a.default is _REQUIRED)
+    required = operation.required
     checks = tuple((a.name, a.check) for a in arguments)
     return _Rule(checks, required, tuple(a.default for a in arguments[required:]), operation.kind)
 

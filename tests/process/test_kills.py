@@ -56,8 +56,8 @@ class Watcher(threading.Thread):
     def run(self) -> None:
         """Until the watch is closed."""
         for event in self.watch:
-            self.seen.setdefault(event.key, []).append(event.version)
-            self.revisions.append(event.mod_revision)
+            self.seen.setdefault(event.key, []).append(event.record.version)
+            self.revisions.append(event.revision)
 
 
 def test_twenty_rounds_of_kills_lose_and_double_nothing(tmp_path: Path) -> None:

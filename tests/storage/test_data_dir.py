@@ -327,6 +327,6 @@ def test_the_lock_is_taken_once_the_orphans_are_gone(
 
 def test_a_pid_used_again_by_another_process_counts_as_dead(orphaned: BinaryIO, path: Path) -> None:
     text = json.loads((path / "lock").read_text())
-    (path / "lock").write_text(json.dumps({**text, "pid": os.getpid()}))
+    (path / "lock").write_text(json.dumps({**text, "pid": os.getpid(), "started": 1.0}))
     with pytest.raises(DataDirInUse, match="has ended"):
         DataDir(path).acquire()

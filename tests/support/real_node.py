@@ -62,7 +62,7 @@ class RealNode:
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of danube-raft with these arguments."""
-        return [sys.executable, "-m", "danube_raft_cli.main", *arguments]
+        return [sys.executable, "-m", "danube_raft_cli", *arguments]
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start without waiting."""

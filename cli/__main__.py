@@ -1,0 +1,5 @@
+"""`python -m danube_raft_cli` is `danube-raft`."""
+
+from .main import main
+
+main()

@@ -1,0 +1,294 @@
+"""One seed, one cluster, one run of faults; then the faults end and the cluster must come to rest, all nodes equal.
+
+Checked after every event (names from Figure 3 of the paper):
+- election safety: one leader per term; leader completeness: it has every committed entry;
+- state machine safety: an index is committed with one term and one content, for ever, on every node;
+- when an index is first committed, a majority of the disks holds it;
+- no vote and no ack leaves before the disk says what it promises;
+- a read is answered with no less than what was committed when it was asked;
+- log matching, at intervals.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from danube_raft.config import Config
+from danube_raft.wire import peer
+from danube_raft.wire.entry import Entry
+
+from .world import Disk, Node, World, voters
+
+CONFIG = replace(
+    Config(),
+    append_max_bytes=300,
+    log_cache_bytes=600,
+    read_log_max_bytes=400,
+    unapplied_max_bytes=1_200,
+    unacked_write_max_bytes=1_000,
+    inflight_max_messages=3,
+)
+
+
+class Chaos:
+    """A run from `seed` with `size` voters."""
+
+    def __init__(self, seed: int, size: int, *, lose_disks: bool = False) -> None:
+        self.random = random.Random(seed)
+        self.world = World()
+        self.leaders: dict[int, int] = {}
+        self.committed: dict[int, Entry] = {}
+        self.reads: dict[tuple[int, int, int], int] = {}
+        self.counts: dict[str, int] = {"answered": 0, "elections": 0, "truncations": 0, "restarts": 0}
+        self.lose_disks = lose_disks
+        self.cut: set[tuple[int, int]] = set()
+        self.serial = 0
+        configuration = voters(range(1, size + 1))
+        for node_id in range(1, size + 1):
+            node = Node(self.world, node_id, CONFIG, random.Random(seed * 10 + node_id))
+            self.world.nodes[node_id] = node
+            node.core.bootstrap(configuration, 0, 0)
+            node.core.allow_campaign(0)
+            self.look(node)
+            node.sync()
+            self.look(node)
+        self.nodes = list(self.world.nodes.values())
+
+    # ---------------------------------------------------------------- faults
+
+    def run(self, steps: int) -> None:
+        """Any event may follow any other."""
+        events = [
+            (self.deliver, 50),
+            (self.sync, 20),
+            (self.apply, 8),
+            (self.answer_read, 6),
+            (self.propose, 8),
+            (self.tick, 10),
+            (self.read, 2),
+            (self.drop, 2),
+            (self.duplicate, 2),
+            (self.partition, 1),
+            (self.unreachable, 1),
+            (self.restart, 1),
+        ]
+        weights = [weight for _, weight in events]
+        for step in range(steps):
+            event, _ = self.random.choices(events, weights)[0]
+            event()
+            if step % 50 == 0:
+                self.check_log_matching()
+
+    def deliver(self) -> None:
+        flight = self.world.flight
+        if not flight:
+            return
+        header, message = flight.pop(self.random.randrange(len(flight)))
+        if (header.sender, header.receiver) not in self.cut:
+            node = self.world.deliver(header, message)
+            assert node is not None
+            self.look(node)
+
+    def drop(self) -> None:
+        if self.world.flight:
+            self.world.flight.pop(self.random.randrange(len(self.world.flight)))
+
+    def duplicate(self) -> None:
+        if self.world.flight:
+            self.world.flight.append(self.random.choice(self.world.flight))
+
+    def sync(self) -> None:
+        node = self.random.choice(self.nodes)
+        if node.disk.pending:
+            # The log-writer groups what waits: one ack for several writes.
+            for _ in range(self.random.randint(1, len(node.disk.pending))):
+                seq = node.disk.sync()
+            node.core.durable(seq, self.world.now)
+            self.look(node)
+
+    def answer_read(self) -> None:
+        node = self.random.choice(self.nodes)
+        if node.reads:
+            node.answer_read()
+            self.look(node)
+
+    def apply(self) -> None:
+        node = self.random.choice(self.nodes)
+        if node.handed:
+            node.core.applied(self.random.randint(node.core.applied_index, node.handed[-1].index))
+            self.look(node)
+
+    def propose(self) -> None:
+        for node in self.nodes:
+            if node.core.role == "leader":
+                self.serial += 1
+                payload = b"%d" % self.serial + bytes(self.random.randrange(150))
+                node.core.propose((node.node_id, node.boot, self.serial), payload, 0, self.world.now)
+                self.look(node)
+
+    def read(self) -> None:
+        node = self.random.choice(self.nodes)
+        self.serial += 1
+        read = (node.node_id, node.boot, self.serial)
+        self.reads[read] = max(self.committed, default=0)
+        node.core.read_index(read, self.world.now)
+        self.look(node)
+
+    def tick(self) -> None:
+        self.world.now += self.random.choice((1, 20, 50, 100, 150))
+        for node in self.nodes:
+            due = node.core.next_timer()
+            if due is not None and due <= self.world.now:
+                node.core.timer(self.world.now)
+                self.look(node)
+
+    def partition(self) -> None:
+        if self.random.random() < 0.5:
+            self.cut.clear()
+        else:
+            a, b = self.random.sample([node.node_id for node in self.nodes], 2)
+            self.cut.add((a, b))
+            if self.random.random() < 0.5:
+                self.cut.add((b, a))
+
+    def unreachable(self) -> None:
+        a, b = self.random.sample(self.nodes, 2)
+        a.core.unreachable(b.node_id, self.world.now)
+        self.look(a)
+
+    def restart(self) -> None:
+        node = self.random.choice(self.nodes)
+        disk = node.disk
+        # A crash may come before or after the sync of a write that was never acknowledged.
+        for _ in range(self.random.randint(0, len(disk.pending))):
+            disk.sync()
+        disk.suspect = node.core.suspect
+        others_whole = not any(other.core.suspect for other in self.nodes if other is not node)
+        if self.lose_disks and others_whole and disk.last_index > 1 and self.random.random() < 0.3:
+            for index in range(self.random.randint(2, disk.last_index), disk.last_index + 1):
+                del disk.log[index]
+            disk.suspect = "lost its tail"
+        self.counts["restarts"] += 1
+        node.start()
+        node.core.allow_campaign(self.world.now)
+        self.look(node)
+
+    # ---------------------------------------------------------------- the end of faults
+
+    def heal(self, limit_ms: int) -> None:
+        """Everything works again: within `limit_ms` there is a leader, and what it is given is on every node."""
+        self.cut.clear()
+        deadline = self.world.now + limit_ms
+        proposed = 0
+        while True:
+            self.drain()
+            leaders = [node for node in self.nodes if node.core.role == "leader"]
+            if leaders and not proposed:
+                self.propose()
+                proposed = max(node.core.last_index for node in leaders)
+                self.drain()
+            if proposed and all(node.handed and node.handed[-1].index >= proposed for node in self.nodes):
+                break
+            assert self.world.now < deadline, "no progress after the faults ended"
+            self.world.now += 10
+            for node in self.nodes:
+                node.core.timer(self.world.now)
+                self.look(node)
+        self.check_log_matching()
+
+    def drain(self) -> None:
+        for _ in range(100_000):
+            if self.world.flight:
+                header, message = self.world.flight.pop(0)
+                node = self.world.deliver(header, message)
+                assert node is not None
+                self.look(node)
+                continue
+            busy = [node for node in self.nodes if self.work(node)]
+            if not busy and not self.world.flight:
+                return
+        raise AssertionError("the cluster does not come to rest")
+
+    def work(self, node: Node) -> bool:
+        if node.disk.pending:
+            node.sync()
+        elif node.reads:
+            node.answer_read()
+        elif node.handed and node.core.applied_index < node.handed[-1].index:
+            node.core.applied(node.handed[-1].index)
+        else:
+            return False
+        self.look(node)
+        return True
+
+    # ---------------------------------------------------------------- checks
+
+    def look(self, node: Node) -> None:
+        """Carry out what `node` says, and check it."""
+        core = node.core
+        before = len(node.handed)
+        posted = len(self.world.flight)
+        output = node.absorb()
+        for header, message in self.world.flight[posted:]:
+            self.check_promise(node.disk, header, message)
+        if output.role is not None and core.role == "leader":
+            self.check_leader(node)
+        self.check_commit(node, node.handed[before:])
+        for read, index in output.read_answers:
+            if index >= 0:
+                assert index >= self.reads[read], "a stale read"
+                self.counts["answered"] += 1
+
+    def check_promise(self, disk: Disk, header: peer.Header, message: peer.Message) -> None:
+        if isinstance(message, peer.VoteReply) and message.granted:
+            assert disk.hard_state == (header.term, header.receiver), "a vote before it was durable"
+        elif isinstance(message, peer.RequestVote):
+            assert disk.hard_state == (header.term, header.sender), "a campaign before it was durable"
+        elif isinstance(message, peer.AppendReply) and message.success:
+            assert disk.hard_state.term == header.term
+            assert message.match_index <= disk.last_index, "an ack before it was durable"
+            log = self.world.nodes[header.sender].core._state.log
+            if message.match_index:
+                assert disk.log[message.match_index].term == log.term(message.match_index), "an ack for another entry"
+
+    def check_leader(self, node: Node) -> None:
+        core = node.core
+        assert self.leaders.setdefault(core.term, node.node_id) == node.node_id, "two leaders in one term"
+        self.counts["elections"] += 1
+        for index, entry in self.committed.items():
+            assert core._state.log.matches(index, entry.term), "a leader lacks a committed entry"
+
+    def check_commit(self, node: Node, handed: list[Entry]) -> None:
+        log = node.core._state.log
+        commit = node.core.commit_index
+        for index in range(max(self.committed, default=0) + 1, commit + 1):
+            term = log.term(index)
+            holders = [n for n in self.nodes_with(index, term)]
+            assert len(holders) > len(self.world.nodes) // 2 or self.lose_disks, "committed without a majority"
+            self.committed[index] = holders[0].disk.log[index]
+        known = self.committed.get(commit)
+        assert known is None or log.term(commit) == known.term, "another entry is committed there"
+        for entry in handed:
+            assert entry == self.committed[entry.index], "another entry was applied there"
+
+    def nodes_with(self, index: int, term: int) -> list[Node]:
+        return [
+            node
+            for node in self.world.nodes.values()
+            if index in node.disk.log and node.disk.log[index].term == term
+        ]
+
+    def check_log_matching(self) -> None:
+        """Equal (index, term) means that all before is equal too; stamps never go back along a log."""
+        for a in self.nodes:
+            entries = [a.disk.log[index] for index in sorted(a.disk.log)]
+            assert all(x.stamp_ms <= y.stamp_ms for x, y in zip(entries, entries[1:], strict=False))
+            for b in self.nodes:
+                if a is not b:
+                    self._check_pair(a.disk.log, b.disk.log)
+
+    def _check_pair(self, a: dict[int, Entry], b: dict[int, Entry]) -> None:
+        common = [index for index in a if index in b and a[index].term == b[index].term]
+        last = max(common, default=0)
+        assert all(a[index] == b[index] for index in range(1, last + 1)), "logs do not match"

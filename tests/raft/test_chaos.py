@@ -1,0 +1,42 @@
+"""Random faults against the claims of the paper; see chaos.py for what is checked."""
+
+import pytest
+
+from .chaos import Chaos
+
+ELECTION_TIMEOUTS_MS = 5 * 2_000
+
+
+def run(seeds: range, size: int, *, lose_disks: bool = False) -> dict[str, int]:
+    total = {"answered": 0, "elections": 0, "restarts": 0, "committed": 0}
+    for seed in seeds:
+        chaos = Chaos(seed, size, lose_disks=lose_disks)
+        try:
+            chaos.run(700)
+            chaos.heal(ELECTION_TIMEOUTS_MS)
+        except AssertionError as error:
+            error.add_note(f"Chaos({seed}, {size}, lose_disks={lose_disks})")
+            raise
+        for name in total:
+            total[name] += len(chaos.committed) if name == "committed" else chaos.counts[name]
+    return total
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 40) for start in range(0, 160, 40)], ids=str)
+def test_three_voters(seeds: range) -> None:
+    """Nothing that was committed is lost or changed, and three nodes recover when the faults end."""
+    total = run(seeds, 3)
+    # A run without elections, restarts, reads and commits would prove nothing.
+    assert min(total.values()) > len(seeds), total
+
+
+def test_five_voters() -> None:
+    """The same with five."""
+    total = run(range(1000, 1060), 5)
+    assert min(total.values()) > 20, total
+
+
+def test_disks_that_forget() -> None:
+    """One disk at a time may lose what it had acknowledged, and say so: SUSPECT keeps the rest safe."""
+    total = run(range(2000, 2060), 3, lose_disks=True)
+    assert min(total.values()) > 20, total
