@@ -83,9 +83,7 @@ def test_reverse_keys_only_and_count(store: Driver) -> None:
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 8])
-def test_pages_show_one_revision_whatever_happens_meanwhile(
-    store: Driver, limit: int, reverse: bool
-) -> None:
+def test_pages_show_one_revision_whatever_happens_meanwhile(store: Driver, limit: int, reverse: bool) -> None:
     keys = [f"/k{n}" for n in range(7)]
     _fill(store, *keys)
     found: list[str] = []

@@ -47,7 +47,9 @@ def test_a_deleted_record_has_no_value_and_the_revision_of_the_delete(store: Dri
     store.do("put", "/a", b"x")
     store.watch("w", "/a", prev=True)
     store.do("delete", "/a")
-    assert store.events()["w"] == [(1, ("/a", None, 0, 3, 0, 0, 0), ("/a", b"x", 2, 2, 1, 0, store_wall(store)))]
+    assert store.events()["w"] == [
+        (1, ("/a", None, 0, 3, 0, 0, 0), ("/a", b"x", 2, 2, 1, 0, store_wall(store)))
+    ]
 
 
 def store_wall(store: Driver) -> int:
@@ -147,7 +149,9 @@ def test_credit_falls_by_what_was_sent_and_is_capped(store: Driver) -> None:
     store.watches.credit("nobody", 5, 5)
 
 
-def test_one_frame_is_packed_for_all_that_stand_together(store: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_frame_is_packed_for_all_that_stand_together(
+    store: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(1_000):
         store.watch(n, ("/b", "/a"))
     store.watch("other", ("/a", "/b"), prev=True)

@@ -71,7 +71,7 @@ def test_twenty_rounds_of_kills_lose_and_double_nothing(tmp_path: Path) -> None:
             for round_ in range(ROUNDS):
                 target = sum(writer.acknowledged for writer in writers) + 50
                 until(
-                    lambda: sum(writer.acknowledged for writer in writers) >= target or _failed(writers),
+                    lambda target=target: sum(w.acknowledged for w in writers) >= target or _failed(writers),
                     f"writes to go on before round {round_}",
                 )
                 if round_ % 4 < len(PROCESSES):

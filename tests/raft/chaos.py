@@ -11,6 +11,7 @@ Checked after every event (names from Figure 3 of the paper):
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 
@@ -22,6 +23,9 @@ from .world import Disk, Node, World, voters
 
 CONFIG = replace(
     Config(),
+    heartbeat_ms=50,
+    election_min_ms=300,
+    election_max_ms=600,
     append_max_bytes=300,
     log_cache_bytes=600,
     read_log_max_bytes=400,
@@ -40,7 +44,13 @@ class Chaos:
         self.leaders: dict[int, int] = {}
         self.committed: dict[int, Entry] = {}
         self.reads: dict[tuple[int, int, int], int] = {}
-        self.counts: dict[str, int] = {"answered": 0, "elections": 0, "truncations": 0, "restarts": 0}
+        self.counts: dict[str, int] = {
+            "answered": 0,
+            "elections": 0,
+            "restarts": 0,
+            "truncations": 0,
+            "chunks": 0,
+        }
         self.lose_disks = lose_disks
         self.cut: set[tuple[int, int]] = set()
         self.serial = 0
@@ -60,24 +70,24 @@ class Chaos:
     def run(self, steps: int) -> None:
         """Any event may follow any other."""
         events = [
-            (self.deliver, 50),
-            (self.sync, 20),
-            (self.apply, 8),
-            (self.answer_read, 6),
-            (self.propose, 8),
-            (self.tick, 10),
-            (self.read, 2),
-            (self.drop, 2),
-            (self.duplicate, 2),
-            (self.partition, 1),
-            (self.unreachable, 1),
-            (self.restart, 1),
+            (self.deliver, 600),
+            (self.sync, 200),
+            (self.apply, 60),
+            (self.answer_read, 60),
+            (self.propose, 40),
+            (self.tick, 120),
+            (self.read, 15),
+            (self.drop, 20),
+            (self.duplicate, 20),
+            (self.partition, 4),
+            (self.unreachable, 5),
+            (self.restart, 4),
         ]
         weights = [weight for _, weight in events]
         for step in range(steps):
             event, _ = self.random.choices(events, weights)[0]
             event()
-            if step % 50 == 0:
+            if step % 100 == 0:
                 self.check_log_matching()
 
     def deliver(self) -> None:
@@ -99,8 +109,9 @@ class Chaos:
             self.world.flight.append(self.random.choice(self.world.flight))
 
     def sync(self) -> None:
-        node = self.random.choice(self.nodes)
-        if node.disk.pending:
+        busy = [node for node in self.nodes if node.disk.pending]
+        if busy:
+            node = self.random.choice(busy)
             # The log-writer groups what waits: one ack for several writes.
             for _ in range(self.random.randint(1, len(node.disk.pending))):
                 seq = node.disk.sync()
@@ -108,14 +119,17 @@ class Chaos:
             self.look(node)
 
     def answer_read(self) -> None:
-        node = self.random.choice(self.nodes)
-        if node.reads:
+        busy = [node for node in self.nodes if node.reads]
+        if busy:
+            node = self.random.choice(busy)
             node.answer_read()
+            self.counts["chunks"] += 1
             self.look(node)
 
     def apply(self) -> None:
-        node = self.random.choice(self.nodes)
-        if node.handed:
+        busy = [n for n in self.nodes if n.handed and n.core.applied_index < n.handed[-1].index]
+        if busy:
+            node = self.random.choice(busy)
             node.core.applied(self.random.randint(node.core.applied_index, node.handed[-1].index))
             self.look(node)
 
@@ -136,7 +150,7 @@ class Chaos:
         self.look(node)
 
     def tick(self) -> None:
-        self.world.now += self.random.choice((1, 20, 50, 100, 150))
+        self.world.now += self.random.choice((1, 5, 10, 20, 60))
         for node in self.nodes:
             due = node.core.next_timer()
             if due is not None and due <= self.world.now:
@@ -144,13 +158,18 @@ class Chaos:
                 self.look(node)
 
     def partition(self) -> None:
-        if self.random.random() < 0.5:
+        """Heal, cut one link in one or both directions, or cut one node off: the leader if there is one."""
+        ids = [node.node_id for node in self.nodes]
+        kind = self.random.randrange(4)
+        if kind == 0:
             self.cut.clear()
+        elif kind == 1:
+            a, b = self.random.sample(ids, 2)
+            self.cut |= {(a, b)} if self.random.random() < 0.5 else {(a, b), (b, a)}
         else:
-            a, b = self.random.sample([node.node_id for node in self.nodes], 2)
-            self.cut.add((a, b))
-            if self.random.random() < 0.5:
-                self.cut.add((b, a))
+            leaders = [node.node_id for node in self.nodes if node.core.role == "leader"]
+            alone = self.random.choice(leaders or ids)
+            self.cut = {(alone, other) for other in ids} | {(other, alone) for other in ids}
 
     def unreachable(self) -> None:
         a, b = self.random.sample(self.nodes, 2)
@@ -180,22 +199,23 @@ class Chaos:
         """Everything works again: within `limit_ms` there is a leader, and what it is given is on every node."""
         self.cut.clear()
         deadline = self.world.now + limit_ms
-        proposed = 0
-        while True:
-            self.drain()
-            leaders = [node for node in self.nodes if node.core.role == "leader"]
-            if leaders and not proposed:
-                self.propose()
-                proposed = max(node.core.last_index for node in leaders)
-                self.drain()
-            if proposed and all(node.handed and node.handed[-1].index >= proposed for node in self.nodes):
-                break
+        first_serial = self.serial + 1
+        while not self.is_level(first_serial):
             assert self.world.now < deadline, "no progress after the faults ended"
             self.world.now += 10
             for node in self.nodes:
                 node.core.timer(self.world.now)
                 self.look(node)
+            self.drain()
+            if self.world.now % 200 < 10:
+                self.propose()
         self.check_log_matching()
+
+    def is_level(self, first_serial: int) -> bool:
+        """Whether every node was handed the same log, which ends in a batch that was proposed since the healing."""
+        last = {node.handed[-1] if node.handed else None for node in self.nodes}
+        entry = last.pop()
+        return not last and entry is not None and entry.origin[2] >= first_serial
 
     def drain(self) -> None:
         for _ in range(100_000):
@@ -230,6 +250,8 @@ class Chaos:
         before = len(node.handed)
         posted = len(self.world.flight)
         output = node.absorb()
+        if output.write is not None and output.write.truncate_from:
+            self.counts["truncations"] += 1
         for header, message in self.world.flight[posted:]:
             self.check_promise(node.disk, header, message)
         if output.role is not None and core.role == "leader":
@@ -250,7 +272,9 @@ class Chaos:
             assert message.match_index <= disk.last_index, "an ack before it was durable"
             log = self.world.nodes[header.sender].core._state.log
             if message.match_index:
-                assert disk.log[message.match_index].term == log.term(message.match_index), "an ack for another entry"
+                assert disk.log[message.match_index].term == log.term(message.match_index), (
+                    "an ack for another entry"
+                )
 
     def check_leader(self, node: Node) -> None:
         core = node.core
@@ -264,8 +288,10 @@ class Chaos:
         commit = node.core.commit_index
         for index in range(max(self.committed, default=0) + 1, commit + 1):
             term = log.term(index)
-            holders = [n for n in self.nodes_with(index, term)]
-            assert len(holders) > len(self.world.nodes) // 2 or self.lose_disks, "committed without a majority"
+            holders = self.nodes_with(index, term)
+            assert len(holders) > len(self.world.nodes) // 2 or self.lose_disks, (
+                "committed without a majority"
+            )
             self.committed[index] = holders[0].disk.log[index]
         known = self.committed.get(commit)
         assert known is None or log.term(commit) == known.term, "another entry is committed there"
@@ -283,7 +309,7 @@ class Chaos:
         """Equal (index, term) means that all before is equal too; stamps never go back along a log."""
         for a in self.nodes:
             entries = [a.disk.log[index] for index in sorted(a.disk.log)]
-            assert all(x.stamp_ms <= y.stamp_ms for x, y in zip(entries, entries[1:], strict=False))
+            assert all(x.stamp_ms <= y.stamp_ms for x, y in itertools.pairwise(entries))
             for b in self.nodes:
                 if a is not b:
                     self._check_pair(a.disk.log, b.disk.log)

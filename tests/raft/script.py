@@ -34,6 +34,7 @@ from danube_raft.wire.entry import (
     HardState,
     pack_configuration,
 )
+
 from .world import Node, World, voters
 
 KIND_NAMES = {KIND_NOOP: "no-op", KIND_BATCH: "batch", KIND_CONFIGURATION: "configuration"}

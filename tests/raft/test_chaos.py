@@ -2,18 +2,18 @@
 
 import pytest
 
-from .chaos import Chaos
+from .chaos import CONFIG, Chaos
 
-ELECTION_TIMEOUTS_MS = 5 * 2_000
+FIVE_ELECTION_TIMEOUTS_MS = 5 * CONFIG.election_max_ms
 
 
 def run(seeds: range, size: int, *, lose_disks: bool = False) -> dict[str, int]:
-    total = {"answered": 0, "elections": 0, "restarts": 0, "committed": 0}
+    total = {"answered": 0, "elections": 0, "restarts": 0, "truncations": 0, "chunks": 0, "committed": 0}
     for seed in seeds:
         chaos = Chaos(seed, size, lose_disks=lose_disks)
         try:
-            chaos.run(700)
-            chaos.heal(ELECTION_TIMEOUTS_MS)
+            chaos.run(4_000)
+            chaos.heal(FIVE_ELECTION_TIMEOUTS_MS)
         except AssertionError as error:
             error.add_note(f"Chaos({seed}, {size}, lose_disks={lose_disks})")
             raise

@@ -59,11 +59,13 @@ class Disk:
         return write.seq
 
     def read(self, request: local.ReadLog) -> tuple[Entry, ...]:
-        """As the log-writer answers: in order behind all writes, at most `max_bytes` or one entry."""
+        """As the log-writer answers: what is there now, at most `max_bytes` or one entry."""
         found: list[Entry] = []
         size = 0
         for index in range(request.first, request.last + 1):
-            entry = self.log[index]
+            entry = self.log.get(index)
+            if entry is None:
+                break  # a later write has cut it off
             size += entry_bytes(entry)
             if found and size > request.max_bytes:
                 break

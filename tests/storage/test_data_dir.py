@@ -265,11 +265,17 @@ def test_a_lock_with_unreadable_text_is_still_a_lock(held: DataDir, path: Path) 
 
 
 def test_without_permission_to_inherit_the_lock_ends_with_its_process(held: DataDir, path: Path) -> None:
+    """The child speaks first: until its exec is over it shares every descriptor of its parent."""
     assert not os.get_inheritable(held.lock_fd)
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    held.release()
-    taken(path).release()
-    child.communicate(b"\n")
+    code = "import sys; print(1, flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], close_fds=False, **pipes) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"1\n"
+        held.release()
+        taken(path).release()
+        assert child.poll() is None
+        child.communicate()
 
 
 SUPERVISOR = """

@@ -125,7 +125,7 @@ class RealNode:
                 continue
         if self.process is not None:
             self.process.wait(WAIT_S)
-        gone, alive = psutil.wait_procs(family, timeout=WAIT_S)
+        _, alive = psutil.wait_procs(family, timeout=WAIT_S)
         assert not alive, f"killed processes live on: {alive}"
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
