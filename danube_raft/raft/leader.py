@@ -31,10 +31,11 @@ def take_over(state: State) -> None:
     state.silent_elections = 0
     first = state.log.last_index + 1
     others = state.membership.others(state.node_id)
-    state.lead = Leadership(others, first, state.config.waiting_max_commands, state.now)
+    # The no-op's AppendEntries is the first sign of life, so the first heartbeat has time.
+    heartbeat_at = state.now + state.config.heartbeat_ms
+    state.lead = Leadership(others, first, state.config.waiting_max_commands, state.now, heartbeat_at)
     state.clock.lead(state.now)
     _append(state, state.lead, KIND_NOOP, NO_ORIGIN, b"", 0)
-    _heartbeat(state, state.lead)
 
 
 # ---------------------------------------------------------------- inputs
@@ -90,6 +91,7 @@ def unreachable(state: State, to: int) -> None:
     if progress is not None and progress.state == REPLICATE:
         progress.probe(max(progress.match_index, state.log.purged_index) + 1)
         progress.paused = True  # until it shows a sign of life
+        progress.asked_at = state.now
 
 
 def chunk_read(state: State, entries: tuple[Entry, ...]) -> None:
@@ -123,10 +125,13 @@ def on_heartbeat_reply(state: State, header: peer.Header, message: peer.Heartbea
     if message.counted:
         progress.round = max(progress.round, message.round)
     _acked(state, progress, message.match_index, message.counted)
+    if state.now - progress.asked_at < state.config.heartbeat_ms // 2:
+        return
     progress.paused = False
     if message.match_index < state.log.last_index and progress.state == REPLICATE:
         # Entries, or their acks, may be lost, or the peer has restarted. An empty AppendEntries behind all that was
         # sent finds out: it is acked or refused. If nothing was lost it costs one small message per heartbeat.
+        progress.asked_at = state.now
         _send_entries(state, header.sender, progress, ())
 
 
@@ -211,6 +216,8 @@ def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entr
     time_ms = state.clock.read(state.now)
     state.send(to, peer.AppendEntries(prev, prev_term, state.commit_index, time_ms, entries))
     progress.commit_sent = state.commit_index
+    if progress.state == PROBE:
+        progress.asked_at = state.now
     if entries or progress.state == PROBE:
         size = sum([len(entry.payload) + ENTRY_OVERHEAD_BYTES for entry in entries])
         progress.sent(prev + len(entries), size)

@@ -19,11 +19,13 @@ class Leadership:
 
     __slots__ = ("_uncommitted", "first_of_term", "heartbeat_at", "peers", "reads", "uncommitted_bytes")
 
-    def __init__(self, peers: tuple[int, ...], first_of_term: int, max_reads: int, now: int) -> None:
+    def __init__(
+        self, peers: tuple[int, ...], first_of_term: int, max_reads: int, now: int, heartbeat_at: int
+    ) -> None:
         self.peers = {peer: Progress(first_of_term, now) for peer in peers}
         self.first_of_term = first_of_term
         self.reads = ReadRounds(first_of_term, max_reads)
-        self.heartbeat_at = now
+        self.heartbeat_at = heartbeat_at
         self.uncommitted_bytes = 0
         self._uncommitted: deque[tuple[int, int]] = deque()
 

@@ -5,8 +5,9 @@
 - replicate: entries are sent ahead of their acks, within a window counted in messages and in bytes.
 - snapshot: what the peer needs was purged; it gets no entries until it has what only a snapshot can give.
 
-`match_index` only grows while the peer's acks count. `counted_index` is the part of it that commits entries: 0 while the peer is SUSPECT,
-because it lost what it had acknowledged. `match_index < next_index` always holds.
+`match_index` only grows while the peer's acks count. `counted_index` is the part of it that commits entries: 0 while
+the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index` always holds. `asked_at` is
+when the peer was last sent something that only asks where it stands: rounds of reads must not multiply these.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Progress:
     """One peer of a leader."""
 
     __slots__ = (
+        "asked_at",
         "commit_sent",
         "counted_index",
         "heard_at",
@@ -45,6 +47,7 @@ class Progress:
         self.commit_sent = 0
         self.heard_at = now
         self.round = 0
+        self.asked_at = now
 
     def is_open(self, max_messages: int, max_bytes: int) -> bool:
         """Whether an AppendEntries with entries may be sent now."""
@@ -66,6 +69,7 @@ class Progress:
         # Only an answer that reaches what the probe asked about tells where the logs meet.
         if self.state == PROBE and match_index >= self.next_index - 1:
             self.state = REPLICATE
+            self.paused = False
         self.match_index = max(self.match_index, match_index)
         self.next_index = max(self.next_index, self.match_index + 1)
         if counted:

@@ -6,7 +6,8 @@
   never passes it, whatever the leader's is (PITFALLS 17).
 - `commit_index` never shrinks and committed entries are never truncated.
 - A SUSPECT node (its disk forgot what it had promised) grants nothing, never campaigns, and says in its answers
-  that they do not count, until an entry of the current leader's own term is committed and durable here.
+  that they do not count, until an entry of the current leader's own term is committed and durable here. It begins
+  with a new term, so that this leader is not one that counts acks which were lost.
 
 Who decides what in which role does not belong here; see follower, candidate and leader.
 """
@@ -65,6 +66,11 @@ class State:
         self.silent_elections = 0
         self.election_timeout_ms = 0
         self.restart_election_timer()
+        if self.suspect:
+            # Leaders up to this term may count acks that this node has lost, also such as are still under way. In a
+            # newer term they lead no more, and its leader was elected without this node's vote: it has all that
+            # was committed with those acks.
+            self.set_hard_state(self.term + 1, 0)
 
     # ---------------------------------------------------------------- time
 

@@ -5,7 +5,8 @@ comment. Every command that touches a core takes its output at once and prints i
 script reads as a conversation. Nodes draw the shortest random time plus 10 ms times their id.
 
     nodes 1 2 3 [setting=value…]       fresh nodes, not in any cluster yet
-    log N term … / suspect N / purged N index      what N's disk holds (terms from index 1 on), before `restart`
+    log N term… · term N term · suspect N · purged N index
+                                       what N's disk holds (terms from index 1 on), before `restart`
     bootstrap N… · allow N… · restart N…
     propose N text [count] · read N counter · applied N index · unreachable N peer
     ack N [count] · chunk N            the disk syncs / answers ReadLogs
@@ -112,6 +113,9 @@ class Script:
                 index, term, kind, 0, 0, NO_ORIGIN, payload if index == 1 else b"%d" % term
             )
         node.disk.hard_state = HardState(terms[-1], 0)
+
+    def do_term(self, words: list[str]) -> None:
+        self._node(words[0]).disk.hard_state = HardState(int(words[1]), 0)
 
     def do_purged(self, words: list[str]) -> None:
         node, index = self._node(words[0]), int(words[1])
