@@ -43,6 +43,14 @@ def until(condition: Callable[[], Any], what: str, wait_s: float = WAIT_S) -> An
     return value
 
 
+def runs(process: psutil.Process) -> bool:
+    """Whether it still does anything; an orphan that ended may wait long for whoever adopted it to notice."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 class RealNode:
     """`danube-raft node start` on its own data directory and ports."""
 
@@ -125,8 +133,7 @@ class RealNode:
                 continue
         if self.process is not None:
             self.process.wait(WAIT_S)
-        _, alive = psutil.wait_procs(family, timeout=WAIT_S)
-        assert not alive, f"killed processes live on: {alive}"
+        until(lambda: not any(map(runs, family)), "killed processes to end")
 
     def stop(self, number: int = signal.SIGTERM) -> tuple[int, float]:
         """Signal the supervisor; its exit code and how long the stop took in seconds."""
@@ -139,7 +146,7 @@ class RealNode:
 
     def survivors(self) -> list[psutil.Process]:
         """Processes of this node, of any boot, that still run."""
-        return [p for p in self._seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        return [process for process in self._seen if runs(process)]
 
     def logged(self, pattern: str) -> int:
         """How many lines of its log match."""
@@ -167,4 +174,4 @@ class RealNode:
                 process.kill()
             except psutil.NoSuchProcess:
                 continue
-        psutil.wait_procs(self.survivors(), timeout=WAIT_S)
+        until(lambda: not self.survivors(), "killed processes to end")
