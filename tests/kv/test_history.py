@@ -102,3 +102,11 @@ def test_a_key_string_is_shared_by_all_its_versions(store: Driver) -> None:
         store.do("put", "/some/" + "key", b"x")
     store.do("delete", "/some/key")
     assert len({id(event[0]) for event in store.machine.history.events[:3]}) == 1
+
+
+def test_a_key_last_written_at_the_compaction_revision_keeps_no_past(store: Driver) -> None:
+    for _ in range(3):
+        store.do("put", "/a", b"x")
+    store.do("compact", 4)
+    assert store.machine.history.chains == {}
+    assert store.value("/a", 4) == b"x"

@@ -154,3 +154,19 @@ def test_the_index_stays_as_small_as_the_leases() -> None:
     assert len(leases._heap) < 2_000
     assert leases.next_deadline() == leases.get(kept).deadline_ms  # type: ignore[union-attr]
     assert len(leases) == 1
+
+
+def test_all_keys_of_a_lease_go_in_one_revision_in_the_order_of_their_names(store: Driver) -> None:
+    """Whatever order they were attached in, as leases that are granted by themselves will allow."""
+    store.do("put_with_ttl", "/b", b"1", 100)
+    store.do("put", "/a", b"1")
+    for machine in (store.machine, store.twin):
+        lease = machine.leases.get(1)
+        assert lease is not None
+        lease.private = False
+        lease.keys["/a"] = None
+    store.watch("w", "")
+    store.now += 100
+    assert store.do("expire", _due(store)) == (1,)
+    assert [(r[0], r[3]) for _, r, _ in store.events()["w"]] == [("/a", 4), ("/b", 4)]
+    store.check_equal()

@@ -140,3 +140,13 @@ def test_kept_records_count_for_the_size_of_the_state_until_they_are_forgotten(s
 def test_requests_without_a_session_apply_each_time(store: Driver) -> None:
     assert [store.do("put", "/a", b"x")[1] for _ in range(2)] == [1, 2]
     assert len(store.machine.sessions) == 0
+
+
+def test_a_low_water_that_jumps_keeps_what_is_at_it(store: Driver) -> None:
+    for serial in (1, 2, 900):
+        _put(store, serial, 1)
+    _put(store, 901, 900)
+    assert list(store.machine.sessions.by_client[1].results) == [900, 901]
+    _put(store, 2_000, 901)
+    _put(store, 2_001, 2_000)
+    assert list(store.machine.sessions.by_client[1].results) == [2_000, 2_001]

@@ -373,3 +373,38 @@ def test_a_watch_with_no_history_at_all(store: Driver) -> None:
     watches.add("w", "", 1, CREDIT)
     assert watches.collect(1 << 20) == ([], [], False)
     assert watches.progress("w") == 1
+
+
+def test_what_one_turn_may_look_at_never_ends_inside_a_revision(
+    store: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a frame would call a revision complete whose rest comes with the next turn."""
+    for n in range(10):
+        store.do("put", f"/k{n}", b"x")
+    store.do("delete_prefix", "/k")
+    store.do("put", "/k", b"x")
+    store.watch("w", "/k", 12)
+    monkeypatch.setattr(kv_watches, "MAX_SCANNED_EVENTS", 3)
+    monkeypatch.setattr(kv_events, "MAX_SCANNED_EVENTS", 3)
+    assert [(len(names), last, more) for _, names, last, more in _frames(store)] == [(10, 12, False)]
+    assert [(len(names), last, more) for _, names, last, more in _frames(store)] == [(1, 13, False)]
+    assert len(store.watches.poll("/k", 11)[0]) == 10
+
+
+def test_progress_waits_for_events_that_were_dealt_out_but_not_sent(store: Driver) -> None:
+    """Compaction deals them out early; until they are collected the watch does not have them."""
+    store.watch("w", "/a")
+    store.events()
+    store.batch([request("put", "/b", b"x"), request("put", "/a", b"x"), request("compact", 3)])
+    assert store.watches.progress("w") == 2
+    store.events()
+    assert store.watches.progress("w") == 3
+
+
+def test_a_watch_without_credit_moves_over_what_does_not_concern_it(store: Driver) -> None:
+    for _ in range(3):
+        store.do("put", "/a", b"x")
+    store.watches.add("poor", "/b", 2, 0)
+    store.watches.add("rich", "/b", 2, 100)
+    store.events()
+    assert (store.watches.progress("poor"), store.watches.progress("rich")) == (4, 4)
