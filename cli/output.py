@@ -29,8 +29,9 @@ FORMATS = {item.value: item for item in Format}
 
 
 def line(text: str) -> None:
-    """One line, at once: a reader at the other end of a pipe is waiting for it."""
-    print(text, flush=True)
+    """One line, at once and in one piece: a reader at the other end of a pipe is waiting for it."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
 
 
 def show_json(value: Any) -> None:

@@ -96,7 +96,7 @@ class Watch:
     def __next__(self) -> Event:
         with self._lock:
             if not self._events:
-                self._events.extend(self.changes())
+                self._events.extend(self._next_revision(None))
             if not self._events:
                 raise StopIteration
             event = self._events.popleft()
@@ -108,24 +108,12 @@ class Watch:
         """All events of the next revision. Empty when none came in time, or the watch is closed."""
         deadline = None if timeout_ms is None else now_ms() + timeout_ms
         with self._lock:
-            if self._events:
-                # The rest of a revision that was begun by iterating.
-                events = list(self._events)
-                self._events.clear()
+            # What iterating has begun comes first: the rest of its revision.
+            events = list(self._events) or self._next_revision(deadline)
+            self._events.clear()
+            if events:
                 self.revision = events[-1].revision
-                return events
-            self._inside = True
-            try:
-                if not self._wait(deadline):
-                    return []
-                taken = self._stream.take()
-                self._send_due()
-            finally:
-                self._inside = False
-                if self._release_later:
-                    self._release()
-            self.revision = taken.revision
-            return taken.events
+            return events
 
     @property
     def connected(self) -> bool:
@@ -155,6 +143,19 @@ class Watch:
         self.close()
 
     # ---------------------------------------------------------------- inside
+
+    def _next_revision(self, deadline: float | None) -> list[Event]:
+        self._inside = True
+        try:
+            if not self._wait(deadline):
+                return []
+            taken = self._stream.take()
+            self._send_due()
+            return taken.events
+        finally:
+            self._inside = False
+            if self._release_later:
+                self._release()
 
     def _wait(self, deadline: float | None) -> bool:
         stream = self._stream

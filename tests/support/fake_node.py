@@ -18,7 +18,7 @@ from typing import Any, Self
 
 import zmq
 
-from danube_raft.errors import DanubeRaftError
+from danube_raft.errors import DanubeRaftError, InvalidArgument
 from danube_raft.wire import client as wire
 from danube_raft.wire import codec
 
@@ -173,7 +173,7 @@ class FakeNode:
                     elif source is self._socket:
                         connection, _, body = self._socket.recv_multipart()
                         self._body(connection, body)
-        except BaseException as failure:
+        except BaseException as failure:  # noqa: BLE001 -- raised at the end of the test
             self._failure = failure
 
     def _body(self, connection: bytes, body: bytes) -> None:
@@ -224,7 +224,9 @@ class FakeNode:
     ) -> tuple[Any, ...] | DanubeRaftError | None:
         op, args = request[wire.OP], request[wire.ARGS :]
         if op.startswith("watch"):
-            return self._watch(op, connection, request[wire.REQUEST_ID], args)
+            watched: tuple[Any, ...] | DanubeRaftError | None
+            watched = self._watch(op, connection, request[wire.REQUEST_ID], args)
+            return watched
         answer: tuple[Any, ...]
         if wire.kind_of(op) != wire.WRITE:
             answer = getattr(self, f"_{op}")(*args)
@@ -324,8 +326,6 @@ class FakeNode:
             self.streams.pop(args[0], None)
             return ()
         if op == "watch_progress" and args[0] not in self.streams:
-            from danube_raft.errors import InvalidArgument
-
             return InvalidArgument("no such watch")
         return None
 
