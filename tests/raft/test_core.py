@@ -80,6 +80,28 @@ def test_refusals_name_the_leader() -> None:
     assert core.propose(NO_ORIGIN, b"", 0, 0) == Refusal("not-leader", 2)
 
 
+def test_a_heartbeat_commits_only_what_is_verified() -> None:
+    """After a restart a follower's log may differ from the leader's, whatever commit index it hears (PITFALLS 17)."""
+    recovered = EMPTY._replace(hard_state=HardState(2, 0), last_index=5, runs=((1, 1), (4, 2)))
+    core = Core(1, Config(), recovered, random.Random(1), 0)
+    header = peer.Header(CLUSTER, 2, 1, 3, 1)
+    core.step(header, peer.Heartbeat(0, 5, 0), 0)
+    assert core.commit_index == 0
+    core.step(header, peer.AppendEntries(4, 2, 5, 0, ()), 0)
+    assert core.commit_index == 4
+
+
+def test_a_vote_is_not_given_while_a_leader_is_heard() -> None:
+    """A node that was cut off, or has been removed, cannot depose a leader by a higher term."""
+    core = Core(1, Config(), EMPTY, random.Random(1), 0)
+    core.step(peer.Header(CLUSTER, 2, 1, 5, 1), peer.Heartbeat(0, 0, 0), 100)
+    request = peer.RequestVote(9, 5, False)
+    core.step(peer.Header(CLUSTER, 3, 1, 6, 1), request, 1_099)
+    assert (core.term, core.vote, core.leader_id) == (5, 0, 2)
+    core.step(peer.Header(CLUSTER, 3, 1, 6, 1), request, 1_100)
+    assert (core.term, core.vote, core.leader_id) == (6, 3, 0)
+
+
 def test_acks_that_were_never_asked_for_are_a_bug() -> None:
     """An ack for a write of another boot must not make anything durable."""
     core = leader()
