@@ -206,6 +206,28 @@ def test_every_step_of_making_a_directory_may_be_the_last(
 # ---------------------------------------------------------------- disk and operator
 
 
+def test_a_file_is_synced_before_its_rename_and_the_directory_after(
+    held: DataDir, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rename that reaches the disk before the content, or never, loses the epoch at a power cut."""
+    held.load_or_create_identity(secrets.randbelow)
+    calls: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def record_fsync(descriptor: int) -> None:
+        calls.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def record_rename(self: Path, target: Path) -> Path:
+        calls.append("rename " + self.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_rename)
+    held.next_boot_epoch()
+    assert calls == ["sync boot_epoch.json.tmp", "rename boot_epoch.json.tmp", "sync " + path.name]
+
+
 @pytest.mark.parametrize("where", ["file", "file/below", "long"])
 def test_a_directory_that_cannot_be_is_the_operators_error(tmp_path: Path, where: str) -> None:
     (tmp_path / "file").write_text("")

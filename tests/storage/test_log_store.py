@@ -159,6 +159,15 @@ def test_an_install_over_another_term_or_past_the_end_begins_anew(
     assert read == entries(index + 1, index + 2, 2)
 
 
+def test_nothing_of_a_conflicting_log_is_left_behind_an_install(store: RocksLogStore, path: Path) -> None:
+    """Entries behind the snapshot's index would come back at the next start, from another history."""
+    store.write([Write(1, 0, entries(1, 9), HardState(2, 0))])
+    store.install_point(3, 2, bytes(range(16)))
+    store.close()
+    found, read = reopened(path)
+    assert (found.last, read) == (Point(3, 2, bytes(range(16))), ())
+
+
 def test_an_install_with_another_chain_for_the_same_entry_is_corruption(store: RocksLogStore) -> None:
     store.write([Write(1, 0, entries(1, 5), TERM)])
     with pytest.raises(Corrupt, match="log entry 3 differs"):

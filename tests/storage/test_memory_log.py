@@ -37,6 +37,9 @@ def test_a_crash_before_the_sync_loses_the_write(log: MemoryLog) -> None:
     log.write_unsynced([Write(2, 0, entries(6, 7), None)])
     assert log.read(6, 9, ALL) == entries(6, 7)
     assert after_crash(log) == entries(1, 5)
+    assert log.unsynced == 0
+    log.sync()
+    assert after_crash(log) == entries(1, 5)
 
 
 def test_a_crash_after_the_sync_loses_nothing(log: MemoryLog) -> None:
