@@ -50,13 +50,11 @@ def bench(
     chosen = level(consistency) or "session"
     if total < clients:
         raise typer.BadParameter(f"--total {total} is less than one request for each of {clients} clients")
+    from danube_raft.client.call import Endpoints
+
     from .load import Load
 
-    load = Load(
-        [name.strip() for name in settings.endpoints.split(",") if name.strip()],
-        connections,
-        settings.timeout_ms,
-    )
+    load = Load(Endpoints.parse(settings.endpoints).names, connections, settings.timeout_ms)
     try:
         per_client = total // clients
         # Each client draws from a seed of its own, as the baseline does.

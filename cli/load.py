@@ -16,7 +16,7 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -121,7 +121,7 @@ class Measured(NamedTuple):
 class Load:
     """Connections to a cluster; `run` puts work on them."""
 
-    def __init__(self, endpoints: list[str], connections: int, timeout_ms: int) -> None:
+    def __init__(self, endpoints: Sequence[str], connections: int, timeout_ms: int) -> None:
         self._timeout_ms = timeout_ms
         self._context: zmq.Context[Any] = zmq.Context()
         self._poller = zmq.Poller()
@@ -137,7 +137,7 @@ class Load:
             self.close()
             raise
 
-    def _wait_connected(self, endpoints: list[str]) -> None:
+    def _wait_connected(self, endpoints: Sequence[str]) -> None:
         deadline = time.monotonic() * 1000 + self._timeout_ms
         for number, socket in enumerate(self.sockets):
             if not socket.poll(whole_ms(deadline - time.monotonic() * 1000), zmq.POLLOUT):

@@ -67,9 +67,11 @@ def status(
     timeout: TimeoutOption = None,
 ) -> None:
     """Ask every endpoint how it is. Exit code 4 if none answers."""
+    from danube_raft.client.call import Endpoints
+
     settings = settle(ctx, endpoints, output, timeout)
     with settings.store() as store:
-        entries = ask_all(store, [name.strip() for name in settings.endpoints.split(",") if name.strip()])
+        entries = ask_all(store, Endpoints.parse(settings.endpoints).names)
     how = settings.format(Format.TABLE)
     if how is Format.JSON:
         show_json(entries)

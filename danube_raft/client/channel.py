@@ -126,6 +126,7 @@ class Pool:
         self.context: zmq.Context[Any] = zmq.Context()
         self.context.set(zmq.MAX_SOCKETS, 16_384)
         self.closed = False
+        self._over = False
         self._pid = os.getpid()
         self._idle: list[Channel] = []
         self._busy = 0
@@ -182,7 +183,8 @@ class Pool:
         if not self.closed:
             return
         with self._lock:
-            over = not self._busy and os.getpid() == self._pid
+            over = not self._over and not self._busy and os.getpid() == self._pid
+            self._over |= over
             while over and self._idle:
                 self._idle.pop().close()
         if over:

@@ -233,6 +233,9 @@ class MetadataStore:
         stream = Stream(self._session, self._codec, options, from_revision, cluster_id, now_ms())
         watch = Watch(self._pool, stream, self._endpoints, self._watches.discard)
         self._watches.add(watch)
+        if self._pool.closed:
+            # Another thread closes the store and may have missed this one.
+            watch.close()
         return watch
 
     def list_and_watch(self, prefix: str, *, prev: bool = False, keys_only: bool = False) -> Listing:
@@ -257,9 +260,9 @@ class MetadataStore:
 
     def close(self) -> None:
         """End all watches; refuse new requests. Requests under way in other threads still get their answers."""
+        self._pool.close()
         for watch in list(self._watches):
             watch.close()
-        self._pool.close()
 
     def __enter__(self) -> Self:
         return self

@@ -103,6 +103,8 @@ def test_options_of_a_command_are_variables_too(ask: Run, monkeypatch: pytest.Mo
         ("put", "/counters/x", "1"),
         ("watch", "/k", "--count", "0"),
         ("bench", "nothing"),
+        ("bench", "put", "--endpoints", "nowhere"),
+        ("node", "status", "--endpoints", ","),
         ("bench", "put", "--clients", "10", "--total", "5"),
         ("node", "start", "--log-level", "loud"),
         ("node", "start", "--client-listen", "here"),

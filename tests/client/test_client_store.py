@@ -164,9 +164,11 @@ def test_a_write_that_is_never_answered_is_uncertain(node: FakeNode) -> None:
 
 
 def test_no_node_at_all_is_no_connection_within_the_deadline() -> None:
-    with MetadataStore(NOWHERE, timeout_ms=300) as store:
-        with pytest.raises(errors.NoConnection, match="nothing was sent"):
-            store.put("/a", 1)
+    with (
+        MetadataStore(NOWHERE, timeout_ms=300) as store,
+        pytest.raises(errors.NoConnection, match="nothing was sent"),
+    ):
+        store.put("/a", 1)
 
 
 def test_nothing_is_delivered_to_a_node_that_comes_up_after_the_deadline(node: FakeNode) -> None:

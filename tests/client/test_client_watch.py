@@ -92,33 +92,39 @@ def test_a_lost_connection_is_resumed_from_the_next_revision(node: FakeNode, sto
 
 
 def test_it_moves_to_another_endpoint(node: FakeNode) -> None:
-    with FakeNode() as other, MetadataStore(f"{node.endpoint},{other.endpoint}") as store:
-        with store.watch("/a/", from_revision=2) as watch:
-            opened(node, watch)
-            push(node, 2)
-            assert take(watch, 1) == [2]
-            node.down()
-            thread, outcome = in_thread(lambda: take(watch, 1))
-            other.until(lambda: other.of("watch"), "a subscription at the other node")
-            assert other.of("watch")[0][wire.ARGS + 1] == 3
-            push(other, 3)
-            thread.join(LIMIT_MS / 1000)
-            assert outcome == [[3]]
-            node.up()
+    with (
+        FakeNode() as other,
+        MetadataStore(f"{node.endpoint},{other.endpoint}") as store,
+        store.watch("/a/", from_revision=2) as watch,
+    ):
+        opened(node, watch)
+        push(node, 2)
+        assert take(watch, 1) == [2]
+        node.down()
+        thread, outcome = in_thread(lambda: take(watch, 1))
+        other.until(lambda: other.of("watch"), "a subscription at the other node")
+        assert other.of("watch")[0][wire.ARGS + 1] == 3
+        push(other, 3)
+        thread.join(LIMIT_MS / 1000)
+        assert outcome == [[3]]
+        node.up()
 
 
 def test_a_node_that_falls_silent_is_left(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "SILENCE_MS", 60)
     node.speak_first = False
-    with FakeNode() as other, MetadataStore(f"{node.endpoint},{other.endpoint}") as store:
-        with store.watch("/a/", from_revision=2) as watch:
-            thread, outcome = in_thread(lambda: take(watch, 1))
-            other.until(lambda: other.of("watch"))
-            monkeypatch.setattr(stream, "SILENCE_MS", 10_000)
-            other.until(lambda: other.streams)
-            push(other, 2)
-            thread.join(LIMIT_MS / 1000)
-            assert outcome == [[2]]
+    with (
+        FakeNode() as other,
+        MetadataStore(f"{node.endpoint},{other.endpoint}") as store,
+        store.watch("/a/", from_revision=2) as watch,
+    ):
+        thread, outcome = in_thread(lambda: take(watch, 1))
+        other.until(lambda: other.of("watch"))
+        monkeypatch.setattr(stream, "SILENCE_MS", 10_000)
+        other.until(lambda: other.streams)
+        push(other, 2)
+        thread.join(LIMIT_MS / 1000)
+        assert outcome == [[2]]
 
 
 def test_a_watch_waits_for_a_node_that_is_not_there_yet(node: FakeNode) -> None:
