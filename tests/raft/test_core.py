@@ -15,6 +15,7 @@ from danube_raft.raft.membership import Membership
 from danube_raft.raft.output import Refusal
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
+    KIND_CONFIGURATION,
     KIND_NOOP,
     LEARNER,
     NO_ORIGIN,
@@ -89,6 +90,30 @@ def test_a_heartbeat_commits_only_what_is_verified() -> None:
     assert core.commit_index == 0
     core.step(header, peer.AppendEntries(4, 2, 5, 0, ()), 0)
     assert core.commit_index == 4
+
+
+def test_what_is_purged_matches() -> None:
+    """A message that begins below the purged index is no conflict (openraft 71a290cd)."""
+    recovered = EMPTY._replace(hard_state=HardState(2, 0), purged_index=5, purged_term=2, last_index=5)
+    core = Core(1, Config(), recovered, random.Random(1), 0)
+    entries = tuple(entry(index, 2) for index in range(3, 8))
+    core.step(peer.Header(CLUSTER, 2, 1, 2, 1), peer.AppendEntries(2, 1, 5, 0, entries), 0)
+    write = core.take_output().write
+    assert write is not None
+    assert (write.truncate_from, write.entries) == (0, entries[3:])
+    core.durable(write.seq, 0)
+    assert core.take_output().messages[0].message == peer.AppendReply(True, 7, 0, 0, True)
+
+
+def test_a_configuration_goes_with_its_entry() -> None:
+    """Active at append; when another leader cuts the entry off, the one before is active again."""
+    core = Core(1, Config(), EMPTY, random.Random(1), 0)
+    core.bootstrap(voters((1, 2, 3)), 0, 0)
+    change = entry(2, 1)._replace(kind=KIND_CONFIGURATION, payload=pack_configuration(voters((1, 2))))
+    core.step(peer.Header(CLUSTER, 2, 1, 1, 1), peer.AppendEntries(1, 1, 0, 0, (change,)), 0)
+    assert core.configuration == voters((1, 2))
+    core.step(peer.Header(CLUSTER, 3, 1, 2, 1), peer.AppendEntries(1, 1, 0, 0, (entry(2, 2),)), 0)
+    assert core.configuration == voters((1, 2, 3))
 
 
 def test_a_vote_is_not_given_while_a_leader_is_heard() -> None:
