@@ -162,3 +162,14 @@ def test_a_stream_that_ends_fails_the_run(run: Run) -> None:
         thread.join(10)
         assert done.code == 1
         assert "Compacted" in done.err
+
+
+def test_an_event_that_comes_twice_fails_the_run(run: Run) -> None:
+    class Stammering(Telling):
+        def _stream(self, watch: int | None, tails: list[tuple[Any, ...]]) -> None:
+            super()._stream(watch, tails * 2)
+
+    with Stammering() as node:
+        done = bench(run, "watch", "--watchers", "2", "--endpoints", node.endpoint)
+        assert (done.code, done.out) == (1, "")
+        assert "went back" in done.err

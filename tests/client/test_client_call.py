@@ -176,7 +176,8 @@ def test_a_late_refusal_settles_its_own_attempt() -> None:
     talk.wait()
     second = talk.send()
     talk.refuse(first, errors.Timeout("never left the node"))
-    assert talk.call.next(talk.now) is None, "the attempt under way is not disturbed"
+    assert talk.call.next(talk.now) is None
+    assert talk.call.wait_until == ATTEMPT_MS + 100, "the attempt under way is not disturbed"
     talk.refuse(second, errors.Overloaded())
     talk.now = talk.call.wait_until = ATTEMPT_MS + 100
     with pytest.raises(errors.Overloaded):

@@ -53,6 +53,13 @@ def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     return thread, outcome
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer helps: what happens must be noticed when it happens."""
+    monkeypatch.setattr(stream, "SILENCE_MS", 600_000)
+    monkeypatch.setattr(stream, "PROBE_MS", 600_000)
+
+
 def test_it_begins_after_the_revision_at_which_it_was_opened(node: FakeNode, store: MetadataStore) -> None:
     store.put("/a/0", 0)
     with store.watch("/a/") as watch:
@@ -73,6 +80,7 @@ def test_the_options_go_to_the_node(node: FakeNode, store: MetadataStore) -> Non
         assert (prefixes, start, flags) == (("/a", "/b"), 4, [True, True, False, True])
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_lost_connection_is_resumed_from_the_next_revision(node: FakeNode, store: MetadataStore) -> None:
     with store.watch("/a/", from_revision=2) as watch:
         opened(node, watch)
@@ -151,6 +159,7 @@ def test_compacted_is_raised_with_its_revision(node: FakeNode, store: MetadataSt
         assert caught.value.details == 30
 
 
+@pytest.mark.usefixtures("patient")
 def test_close_from_another_thread_ends_the_iteration(node: FakeNode, store: MetadataStore) -> None:
     watch = store.watch("/a/", from_revision=2)
     thread, outcome = in_thread(lambda: list(watch))
