@@ -10,7 +10,7 @@ from pathlib import Path
 
 from danube_raft import Node, errors
 from danube_raft.config import Config
-from danube_raft.wire.client import INTERNAL, OPERATIONS
+from danube_raft.wire.operations import INTERNAL, OPERATIONS
 
 README = Path(__file__).parent.parent / "README.md"
 TEXT = README.read_text()

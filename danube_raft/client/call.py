@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from danube_raft import errors
 from danube_raft.wire import client as wire
 from danube_raft.wire import codec
+from danube_raft.wire.operations import WRITE
 
 REQUEST_MS = 5_000
 """Deadline of a request unless the caller names one."""
@@ -149,7 +150,7 @@ class Call:
         self.result: tuple[Any, ...] | None = None
         self.revision = 0
         self.wait_until = now
-        self.is_write = wire.kind_of(op) == wire.WRITE
+        self.is_write = wire.kind_of(op) == WRITE
         self._session = session
         self._endpoints = endpoints
         self._op = op

@@ -23,7 +23,7 @@ from danube_raft.kv.history import History
 from danube_raft.kv.leases import Leases
 from danube_raft.kv.record import LEASE, MOD_REVISION, VALUE, VERSION, Record, prefix_end
 from danube_raft.kv.sessions import Result, Sessions
-from danube_raft.wire import client, codec
+from danube_raft.wire import arguments, client, codec
 from danube_raft.wire.client import ARGS, CLIENT_ID, LOW_WATER, OP, SERIAL, STATUS_OK, Request
 from danube_raft.wire.entry import KIND_BATCH, KIND_CONFIGURATION, NO_ORIGIN, Entry
 
@@ -152,7 +152,7 @@ class Machine:
     def _delete_prefix(self, request: Request) -> tuple[Any, ...]:
         prefix = request[ARGS]
         found = self.history.keys(prefix, prefix_end(prefix))
-        keys = [key for key in found if not key.startswith(client.COUNTERS)]
+        keys = [key for key in found if not key.startswith(arguments.COUNTERS)]
         revision = self.history.revision + 1
         for key in keys:
             self._remove(key, revision)
@@ -178,12 +178,12 @@ class Machine:
 
     def _allocate_id(self, request: Request) -> tuple[Any, ...]:
         counter, count = request[ARGS:]
-        key = client.COUNTERS + counter
+        key = arguments.COUNTERS + counter
         self._check_space()
         old = self.history.records.get(key)
         # The value is what this method wrote: nothing else may write below the counters.
         last = 0 if old is None or old[VALUE] is None else int(old[VALUE])
-        if last + count > client.MAX_INTEGER:
+        if last + count > arguments.MAX_INTEGER:
             raise InvalidArgument("the counter has no ids left")
         self._write(key, old, b"%d" % (last + count), 0)
         return (last + 1,)

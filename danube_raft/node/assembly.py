@@ -19,6 +19,7 @@ from danube_raft.config import Config
 from danube_raft.node.endpoints import ClientPort, Endpoint, LocalEdge, PeerPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
+from danube_raft.wire.local import Progress
 
 PROCESSES = (LOG, CONSENSUS, KV)
 TITLES = {LOG: "log-writer", CONSENSUS: "consensus", KV: "kv-server"}
@@ -73,7 +74,9 @@ def build(
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
 
-        return LogWriter(RocksLogStore(Path(config.data_dir) / "log"), config, pid)
+        supervisor = endpoints[SUPERVISOR]
+        store = RocksLogStore(Path(config.data_dir) / "log", lambda: supervisor.send([Progress(0)]))
+        return LogWriter(store, config, pid)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
 

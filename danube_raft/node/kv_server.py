@@ -33,20 +33,17 @@ from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
 from danube_raft.wire import local
 from danube_raft.wire.client import (
-    ADMIN,
-    INTERNAL,
     OP,
-    READ,
     REQUEST_ID,
     STATUS_OK,
     TIMEOUT_MS,
-    WRITE,
     Request,
     check,
     kind_of,
     request_id_of,
 )
 from danube_raft.wire.entry import Entry
+from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WRITE
 
 
 class KvServer:

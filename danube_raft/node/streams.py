@@ -93,13 +93,13 @@ class Streams:
     def _watch(self, envelope: Envelope, request_id: int, arguments: tuple[Any, ...], now: int) -> None:
         prefixes, from_revision, credit, *options = arguments
         key = (envelope, request_id)
-        mine = self._by_connection.setdefault(envelope[0], set())
+        mine = self._by_connection.get(envelope[0], set())
         if len(mine) >= self._config.watches_per_connection_max:
             raise Overloaded(f"this connection has {len(mine)} watches already, which is the limit")
         credit = min(credit, self._config.watch_credit_max_bytes)
         first = self._watches.add(key, prefixes, from_revision, credit, Options(*options))
         stream = self._streams[key] = _Stream(now, min(first - 1, self._history.revision))
-        mine.add(key)
+        self._by_connection.setdefault(envelope[0], mine).add(key)
         self._stirred = True
         self._check_at = min(self._check_at, now + self._config.watch_progress_ms)
         self._progress(key, stream.marked)

@@ -53,10 +53,11 @@ class Upkeep:
         if not self._leading:
             return []
         found = []
-        history = self._machine.history
-        revision = history.wants_compaction(self._config.history_max_events, self._config.history_max_bytes)
-        if revision is not None and COMPACT not in self._in_flight:
-            found.append(self._command(COMPACT, revision))
+        if COMPACT not in self._in_flight:
+            history, config = self._machine.history, self._config
+            revision = history.wants_compaction(config.history_max_events, config.history_max_bytes)
+            if revision is not None:
+                found.append(self._command(COMPACT, revision))
         if now >= self._check_at and EXPIRE not in self._in_flight:
             cluster_ms = self._time_base_ms + now - self._time_at_ms
             leases = self._machine.leases.due(cluster_ms, self._config.expire_max_leases)

@@ -16,7 +16,7 @@ database is opened again, and a failed fsync repeated may say "fine" about pages
 from __future__ import annotations
 
 import struct
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -37,6 +37,9 @@ FORMAT = 1
 WRITE_BUFFER_BYTES = 32 << 20
 MAX_TOTAL_WAL_BYTES = 64 << 20
 KEEP_LOG_FILES = 5
+SCAN_REPORT_BYTES = 32 << 20
+SCAN_ENTRY_COST_BYTES = 1_024
+"""A scan reports after about 0.1 s: so many bytes, where an entry costs as much time as so many more."""
 SCAN_READAHEAD_BYTES = 2 << 20
 
 
@@ -171,8 +174,10 @@ def _mapped(text: str, doing: str, path: Path) -> Fatal:
 class RocksLogStore:
     """`LogStore` in RocksDB, in the directory `path` (`<data_dir>/log`)."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, report: Callable[[], None] = lambda: None) -> None:
         self._path = Path(path)
+        self._report = report
+        """Called now and then while a long log is proven, so that somebody who waits knows of progress."""
         self._db: Rdict | None = None
         self._log: Rdict | None = None
         self._meta: Rdict | None = None
@@ -316,9 +321,15 @@ class RocksLogStore:
         cursor = self._log.iter(options)
         try:
             cursor.seek(_key(first))
+            scanned_bytes = 0
             while cursor.valid():
-                yield int.from_bytes(cursor.key(), "big"), cursor.value()
+                value = cursor.value()
+                yield int.from_bytes(cursor.key(), "big"), value
                 cursor.next()
+                scanned_bytes += len(value) + SCAN_ENTRY_COST_BYTES
+                if scanned_bytes >= SCAN_REPORT_BYTES:
+                    scanned_bytes = 0
+                    self._report()
             # An iterator ends in silence at a damaged block; only its status tells.
             cursor.status()
         finally:

@@ -7,7 +7,7 @@ from kv_driver import WALL_MS, Driver, code, request
 
 from danube_raft.errors import Compacted, FutureRevision, InvalidArgument, NoSpace, ProtocolVersion
 from danube_raft.kv import limits
-from danube_raft.wire import client, codec
+from danube_raft.wire import arguments, client, codec
 from danube_raft.wire.entry import KIND_CONFIGURATION, NO_ORIGIN, Entry
 
 
@@ -109,11 +109,11 @@ def test_nothing_but_allocate_id_touches_a_counter(store: Driver, prefix: str) -
 
 def test_a_counter_ends_before_its_ids_are_too_large_for_json(store: Driver) -> None:
     key = "/counters/c"
-    value = b"%d" % (client.MAX_INTEGER - 1)
+    value = b"%d" % (arguments.MAX_INTEGER - 1)
     store.machine.history.put(None, (key, value, 2, 2, 1, 0, 0))
     store.twin.history.put(None, (key, value, 2, 2, 1, 0, 0))
     assert store.result("allocate_id", "c", 2)[0] == code(InvalidArgument)
-    assert store.do("allocate_id", "c") == (client.MAX_INTEGER,)
+    assert store.do("allocate_id", "c") == (arguments.MAX_INTEGER,)
 
 
 def test_compact_refuses_what_is_gone_and_what_is_to_come(store: Driver) -> None:

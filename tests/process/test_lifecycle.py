@@ -98,7 +98,7 @@ def test_one_killed_process_takes_the_others_along_and_all_come_back(tmp_path: P
 
 def test_a_process_that_makes_no_progress_is_replaced(tmp_path: Path) -> None:
     with (
-        RealNode(tmp_path / "data", kv_stuck_ms=500, progress_ms=50) as node,
+        RealNode(tmp_path / "data", kv_stuck_ms=3_000, progress_ms=50) as node,
         node.store(timeout_ms=20_000) as store,
     ):
         store.put("/a", 1)
