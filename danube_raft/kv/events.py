@@ -1,7 +1,7 @@
 """Events as a reader of changes asks for them: which ones, how dressed, how many fit one message.
 
 Watches and the long poll choose and dress events in the same way, so both live on this. A `Selection` is a set of
-prefixes with options; a dressed event is what `wire.client.Event` says. Everything reads the history from a place
+prefixes with options; a dressed event is an event of `wire/client.py`. Everything reads the history from a place
 in its list of events, in revision order, and stops in such a way that the reader can go on without a gap:
 
 - a frame of a watch may end inside a revision, and then says that more of it follows;

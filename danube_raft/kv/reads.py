@@ -157,7 +157,7 @@ def _position(span: Span) -> tuple[int, str]:
 
 
 def answer(history: History, request: Request, bounds: Bounds) -> tuple[Any, ...]:
-    """Result fields of a checked READ request, as `wire.client.OPERATIONS` lists them."""
+    """Result fields of a checked READ request, as `wire.operations` lists them."""
     return _ANSWERS[request[OP]](history, request[ARGS:], bounds)
 
 

@@ -1,6 +1,6 @@
 """What a key is at one revision, as the state machine holds it.
 
-A record is a plain tuple with the fields of `wire.client.Record` in the same order. It is not a NamedTuple inside
+A record is a plain tuple with the fields of a record in `wire/client.py`, in that order. It is not a NamedTuple inside
 `kv/`: exact tuples of plain values leave the garbage collector's lists, so that a store of a million keys does not
 stop for its collections, and they are quicker to make.
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
-from danube_raft.storage.log_store import LogStore
+from danube_raft.storage.recovery import LogStore
 from danube_raft.wire import local
 from danube_raft.wire.entry import entry_bytes
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from danube_raft.errors import Corrupt, DiskFailed, Fatal
 from danube_raft.storage.entry_format import WAY_OUT, chain_of, decode, encode, verify
-from danube_raft.storage.log_store import Point, Recovery, recover
+from danube_raft.storage.recovery import Point, Recovery, recover
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState, entry_bytes
 

@@ -20,7 +20,8 @@ import rocksdict
 
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after, encode
-from danube_raft.storage.log_store import Point, RocksLogStore, recover
+from danube_raft.storage.log_store import RocksLogStore
+from danube_raft.storage.recovery import Point, recover
 from danube_raft.wire.entry import KIND_BATCH, KIND_CONFIGURATION, Entry, HardState
 from danube_raft.wire.local import Write
 

@@ -21,6 +21,7 @@ import zmq
 from danube_raft.errors import DanubeRaftError, InvalidArgument
 from danube_raft.wire import client as wire
 from danube_raft.wire import codec
+from danube_raft.wire.operations import WRITE
 
 LIMIT_S = 10.0
 CLUSTER_ID = 77
@@ -228,7 +229,7 @@ class FakeNode:
             watched = self._watch(op, connection, request[wire.REQUEST_ID], args)
             return watched
         answer: tuple[Any, ...]
-        if wire.kind_of(op) != wire.WRITE:
+        if wire.kind_of(op) != WRITE:
             answer = getattr(self, f"_{op}")(*args)
             return answer
         once = (request[wire.CLIENT_ID], request[wire.SERIAL])
