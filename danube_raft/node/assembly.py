@@ -75,7 +75,11 @@ def build(
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
 
         supervisor = endpoints[SUPERVISOR]
-        store = RocksLogStore(Path(config.data_dir) / "log", lambda: supervisor.send([Progress(0)]))
+
+        def report() -> None:
+            supervisor.send([Progress(0)])
+
+        store = RocksLogStore(Path(config.data_dir) / "log", report)
         return LogWriter(store, config, pid)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415

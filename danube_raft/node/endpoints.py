@@ -44,6 +44,12 @@ class ClientGone(NamedTuple):
     identity: bytes
 
 
+class ClientSlow(NamedTuple):
+    """An answer, and with it every later one of that turn to the same connection, was dropped: its queue is full."""
+
+    identity: bytes
+
+
 class FromPeer(NamedTuple):
     """One message from another node; `envelope` is used to answer questions only."""
 
@@ -64,8 +70,9 @@ class Endpoint(Protocol):
     def receive(self, limit: int) -> Iterator[Any]:
         """At most about `limit` messages of those that wait; never blocks."""
 
-    def send(self, messages: list[Any]) -> None:
-        """All messages of one turn, in order; never blocks."""
+    def send(self, messages: list[Any]) -> list[Any]:
+        """All messages of one turn, in order; never blocks. Returns what the handler has to know of those that did
+        not get through."""
 
     def close(self) -> None:
         """Release the socket and its file or port."""
@@ -95,10 +102,11 @@ class LocalEdge:
                 if boot_epoch == self._boot_epoch:
                     yield message
 
-    def send(self, messages: list[local.Message]) -> None:
+    def send(self, messages: list[local.Message]) -> list[Any]:
         """All in one frame."""
         epoch = self._boot_epoch
         self.socket.send(b"".join([local.pack(epoch, message) for message in messages]), zmq.NOBLOCK)
+        return []
 
     def close(self) -> None:
         """Unlinks the file of an ipc address that was bound."""
@@ -136,14 +144,12 @@ class ClientPort:
         self.socket.setsockopt(zmq.MAXMSGSIZE, config.client_frame_max_bytes)
         self.socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self.socket.setsockopt(zmq.BACKLOG, 1024)
+        self.socket.sndhwm = config.client_queue_max_messages
         self._address = config.client_listen
         self._counters = counters
-        self._gone: list[ClientGone] = []
 
-    def receive(self, limit: int) -> Iterator[FromClient | ClientGone]:
-        """Bodies with their envelopes; and who was found to be gone."""
-        gone, self._gone = self._gone, []
-        yield from gone
+    def receive(self, limit: int) -> Iterator[FromClient]:
+        """Bodies with their envelopes."""
         for _ in range(limit):
             frames = _frames(self.socket, CLIENT_FRAMES_MAX)
             if frames is None:
@@ -154,21 +160,29 @@ class ClientPort:
             body = frames.pop()
             yield FromClient(tuple(frames), body)
 
-    def send(self, messages: list[tuple[Envelope, bytes] | OpenPort]) -> None:
-        """Answers. One that its reader does not take is dropped and counted: the client asks again."""
+    def send(self, messages: list[tuple[Envelope, bytes] | OpenPort]) -> list[ClientGone | ClientSlow]:
+        """Answers. What a full queue does not take is dropped, and all that follows to that connection in this turn:
+        a later frame of a watch must never arrive without the earlier one.
+        """
+        troubled: dict[bytes, ClientGone | ClientSlow] = {}
         for message in messages:
             if isinstance(message, OpenPort):
                 _listen(self.socket, self._address)
                 continue
             envelope, body = message
-            try:
-                self.socket.send_multipart([*envelope, body], zmq.NOBLOCK)
-            except zmq.Again:
-                self._counters["client_replies_dropped"] += 1
-            except zmq.ZMQError as error:
-                if error.errno != errno.EHOSTUNREACH:
-                    raise
-                self._gone.append(ClientGone(envelope[0]))
+            identity = envelope[0]
+            if identity not in troubled:
+                try:
+                    self.socket.send_multipart([*envelope, body], zmq.NOBLOCK)
+                    continue
+                except zmq.Again:
+                    troubled[identity] = ClientSlow(identity)
+                except zmq.ZMQError as error:
+                    if error.errno != errno.EHOSTUNREACH:
+                        raise
+                    troubled[identity] = ClientGone(identity)
+            self._counters["client_replies_dropped"] += 1
+        return list(troubled.values())
 
     def close(self) -> None:
         """Stop listening."""
@@ -201,13 +215,14 @@ class PeerPort:
                 continue
             yield FromPeer(tuple(frames[:-1]), header, message)
 
-    def send(self, messages: list[tuple[Envelope, bytes]]) -> None:
+    def send(self, messages: list[tuple[Envelope, bytes]]) -> list[Any]:
         """Answers to questions; dropped when nobody waits for them any more."""
         for envelope, body in messages:
             try:
                 self.socket.send_multipart([*envelope, body], zmq.NOBLOCK)
             except zmq.ZMQError:
                 self._counters["peer_replies_dropped"] += 1
+        return []
 
     def close(self) -> None:
         """Stop listening."""

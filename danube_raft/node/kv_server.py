@@ -23,7 +23,7 @@ from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, InvalidArgument, ProtocolVersion, RequestTooLarge, Timeout
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
-from danube_raft.node.endpoints import ClientGone, Envelope, FromClient, OpenPort
+from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
 from danube_raft.node.identity import Identity
 from danube_raft.node.proposals import Batch, Proposals
@@ -95,6 +95,8 @@ class KvServer:
                 self._from_client(message.envelope, message.body, now)
             elif isinstance(message, ClientGone):
                 self._streams.connection_gone(message.identity)
+            elif isinstance(message, ClientSlow):
+                self._streams.connection_slow(message.identity)
         elif edge == CONSENSUS:
             self._from_consensus(message, now)
 

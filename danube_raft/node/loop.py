@@ -96,15 +96,16 @@ class Loop:
         if now >= self._progress_at:
             self._progress_at = now + self._progress_ms
             self._handler.outbox.append((SUPERVISOR, Progress(self.turns)))
-        self._flush()
+        self._flush(now)
 
-    def _flush(self) -> None:
-        outbox = self._handler.outbox
-        if not outbox:
+    def _flush(self, now: int) -> None:
+        handler = self._handler
+        if not handler.outbox:
             return
         by_edge: dict[str, list[Any]] = {}
-        for edge, message in outbox:
+        for edge, message in handler.outbox:
             by_edge.setdefault(edge, []).append(message)
-        outbox.clear()
+        handler.outbox.clear()
         for edge, messages in by_edge.items():
-            self._endpoints[edge].send(messages)
+            for trouble in self._endpoints[edge].send(messages):
+                handler.receive(edge, trouble, now)

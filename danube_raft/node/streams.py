@@ -5,6 +5,9 @@ is open and from where; then come frames of events as credit allows, and a progr
 gives credit as it consumes, which also keeps the stream alive; one that stays silent too long is dropped, and says
 so to whoever still listens. A connection that is gone takes its streams with it.
 
+A frame that a full connection did not take is a gap. So all streams of that connection end there and then, and each
+is told until the message gets through; the client watches again from its cursor, and history serves it.
+
 What has to be sent is decided by `kv/watches.py`; here it gets its addressee.
 """
 
@@ -21,6 +24,8 @@ from danube_raft.node.endpoints import Envelope
 from danube_raft.node.proposals import NEVER
 from danube_raft.node.replies import Replies
 from danube_raft.wire.client import ARGS, FRAME_PROGRESS, OP, REQUEST_ID, STATUS_OK, Request
+
+TELL_EVERY_MS = 100
 
 StreamKey = tuple[Envelope, int]
 
@@ -57,6 +62,10 @@ class Streams:
         self._watches = Watches(history)
         self._streams: dict[StreamKey, _Stream] = {}
         self._by_connection: dict[bytes, set[StreamKey]] = {}
+        self._cut: dict[StreamKey, None] = {}
+        """Streams that were ended for a full connection and are not known to have been told."""
+        self._telling: list[StreamKey] = []
+        self._tell_at = NEVER
         self._polls: list[_Poll] = []
         self._fed_revision = 0
         self._stirred = False
@@ -123,6 +132,29 @@ class Streams:
         """An answer found nobody there."""
         for key in list(self._by_connection.get(identity, ())):
             self._drop(key)
+        for key in [key for key in self._cut if key[0][0] == identity]:
+            del self._cut[key]
+
+    def connection_slow(self, identity: bytes) -> None:
+        """An answer did not fit into the queue of the connection: no later frame may follow it."""
+        lost = list(self._by_connection.get(identity, ()))
+        lost += [key for key in self._telling if key[0][0] == identity]
+        for key in lost:
+            self._drop(key)
+            self._cut[key] = None
+
+    def _tell(self, now: int) -> None:
+        """What was told last time and not handed back has got through."""
+        if self._cut and self._tell_at == NEVER:
+            self._tell_at = now + TELL_EVERY_MS
+        self._telling = []
+        if now >= self._tell_at:
+            error = Overloaded(
+                "the connection did not take its frames: the watch ended, watch again from its cursor"
+            )
+            for key in self._cut:
+                self._replies.error(*key, self._history.revision, error)
+            self._telling, self._cut, self._tell_at = list(self._cut), {}, NEVER
 
     # ---------------------------------------------------------------- long polls
 
@@ -169,6 +201,8 @@ class Streams:
         self._fed_revision = self._history.revision
         if self._polls and (moved or now >= self._poll_at):
             self._feed_polls(now)
+        if self._cut or self._telling:
+            self._tell(now)
         if not self._streams:
             return
         if moved or self._stirred:
@@ -208,11 +242,12 @@ class Streams:
         self._progress(key, stream.marked)
 
     def _progress(self, key: StreamKey, revision: int) -> None:
-        self._replies.add(*key, STATUS_OK, self._history.revision, (FRAME_PROGRESS, revision))
+        # Among the frames, so that its place among them stays.
+        self._replies.add_large(*key, self._history.revision, (FRAME_PROGRESS, revision))
 
     def next_timer(self) -> int | None:
         """When `feed` is wanted though nothing arrives."""
         if self._stirred:
             return 0
-        timer = min(self._check_at, self._poll_at)
+        timer = min(self._check_at, self._poll_at, self._tell_at)
         return None if timer == NEVER else timer

@@ -17,6 +17,8 @@ from danube_raft.errors import PortInUse
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientPort,
+    Endpoint,
+    ClientSlow,
     FromClient,
     FromPeer,
     LocalEdge,
@@ -80,7 +82,7 @@ class Running:
     def __init__(self, context: zmq.Context[Any], handler: Recorder, before: int = 0) -> None:
         self.kv = LocalEdge(context, "inproc://kv", True, 3)
         self.supervisor = LocalEdge(context, "inproc://supervisor", True, 3)
-        near = {
+        near: dict[str, Endpoint] = {
             KV: LocalEdge(context, "inproc://kv", False, 3),
             SUPERVISOR: LocalEdge(context, "inproc://supervisor", False, 3),
         }
@@ -90,7 +92,7 @@ class Running:
         self.thread = threading.Thread(target=self._run, args=(near,))
         self.thread.start()
 
-    def _run(self, near: dict[str, LocalEdge]) -> None:
+    def _run(self, near: dict[str, Endpoint]) -> None:
         self.loop.run()
         for edge in near.values():
             edge.close()
@@ -145,7 +147,7 @@ def test_messages_of_another_boot_epoch_are_dropped(context: zmq.Context[Any]) -
 
 def test_the_loop_ends_when_its_stop_descriptor_closes(context: zmq.Context[Any]) -> None:
     readable, writable = os.pipe()
-    near = {SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3)}
+    near: dict[str, Endpoint] = {SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3)}
     far = LocalEdge(context, "inproc://supervisor", False, 3)
     thread = threading.Thread(target=Loop("log", 1, Recorder(), near, Config(), (readable,)).run)
     thread.start()
@@ -161,7 +163,7 @@ def test_the_loop_ends_when_its_stop_descriptor_closes(context: zmq.Context[Any]
 
 
 def dealer(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
-    sock = context.socket(zmq.DEALER)
+    sock: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     sock.linger = 0
     sock.connect(f"tcp://{address}")
     return sock
@@ -198,9 +200,38 @@ def test_the_client_port_takes_bodies_and_drops_and_counts_the_rest(context: zmq
 
 def test_an_answer_to_a_connection_that_is_gone_is_reported(context: zmq.Context[Any]) -> None:
     port = ClientPort(context, Config(client_listen=free_address()), Counter())
-    port.send([((b"nobody", b""), b"answer")])
-    assert list(port.receive(10)) == [ClientGone(b"nobody")]
-    assert list(port.receive(10)) == []
+    assert port.send([((b"nobody", b""), b"answer")] * 2) == [ClientGone(b"nobody")]
+    port.close()
+
+
+def test_a_full_connection_loses_everything_from_the_first_frame_on_and_is_reported(
+    context: zmq.Context[Any],
+) -> None:
+    """A later frame of a watch that arrives without an earlier one would be a gap that nobody notices."""
+    address, counters = free_address(), Counter[str]()
+    port = ClientPort(context, Config(client_listen=address, client_queue_max_messages=10), counters)
+    port.send([OpenPort()])
+    slow, quick = (context.socket(zmq.DEALER) for _ in range(2))
+    slow.rcvhwm = 1
+    for sock in (slow, quick):
+        sock.linger = 0
+        sock.connect(f"tcp://{address}")
+        sock.send_multipart([b"", b"body"])
+        (item,) = received(port, 1)
+        if sock is slow:
+            envelope = item.envelope
+        else:
+            other = item.envelope
+    messages: list[Any] = [(envelope, b"%d" % n + b"x" * 1_000_000) for n in range(200)]
+    assert port.send([*messages, (other, b"fine")]) == [ClientSlow(envelope[0])]
+    taken = 200 - counters["client_replies_dropped"]
+    assert 0 < taken < 200
+    assert quick.poll(WAIT_MS)
+    numbers = [int(slow.recv_multipart()[-1].split(b"x")[0]) for _ in range(taken)]
+    assert numbers == list(range(taken))
+    assert not slow.poll(50)
+    for sock in (slow, quick):
+        sock.close()
     port.close()
 
 

@@ -12,6 +12,7 @@ from danube_raft import errors
 from danube_raft.config import Config
 from danube_raft.node.endpoints import ClientGone, FromClient, FromPeer
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LOG
+from danube_raft.node.streams import TELL_EVERY_MS
 from danube_raft.wire import local, peer
 from danube_raft.wire.client import pack_request
 from danube_raft.wire.codec import pack
@@ -233,6 +234,14 @@ def test_a_stream_needs_credit_and_goes_on_with_it() -> None:
     assert [revision for *_, revision in node.events(watch)] == [3, 4]
 
 
+def test_a_stream_begins_with_a_progress_frame_even_when_there_is_history_to_send() -> None:
+    node = SteppedNode()
+    node.ask("put", "/a", b"1")
+    watch = node.send("watch", "/a", 2)
+    node.settle()
+    assert [reply[7] for reply in node.take(watch)] == [1, 0]
+
+
 def test_a_silent_stream_is_closed_and_told() -> None:
     node = SteppedNode()
     watch = node.send("watch", "/a")
@@ -263,6 +272,29 @@ def test_a_connection_that_is_gone_takes_its_streams_along() -> None:
     node.settle()
     node.kv.receive(CLIENTS, ClientGone(ENVELOPE[0]), node.now)
     assert node.ask("status")[2]["watches"] == 0
+
+
+def test_a_full_connection_ends_its_streams_and_they_are_told_until_they_know() -> None:
+    node = SteppedNode()
+    watch = node.send("watch", "/a")
+    node.settle()
+    node.take(watch)
+    node.full = {ENVELOPE[0]}
+    other: tuple[bytes, bytes] = (b"other", b"")
+    node.send("put", "/a", b"1", envelope=other)
+    node.settle()
+    node.advance(5 * TELL_EVERY_MS)
+    node.full = set()
+    node.send("put", "/a", b"2", envelope=other)
+    node.settle()
+    assert node.take(watch) == [], "nothing follows the lost frame"
+    node.advance(TELL_EVERY_MS)
+    assert [reply[2] for reply in node.take(watch)] == [errors.Overloaded.code]
+    node.advance(10 * TELL_EVERY_MS)
+    assert node.take(watch) == []
+    again = node.send("watch", "/a", 2)
+    node.settle()
+    assert [revision for *_, revision in node.events(again)] == [2, 3]
 
 
 def test_a_watch_resumes_after_a_power_loss_without_a_gap() -> None:

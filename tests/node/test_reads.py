@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from danube_raft.config import Config
@@ -34,7 +36,7 @@ class Seen:
         self.refused[request[2]] = type(error)
 
     def ask(
-        self, number: int, position: Position = HERE, now: int = 0, deadline: int = 1_000, **level: object
+        self, number: int, position: Position = HERE, now: int = 0, deadline: int = 1_000, **level: Any
     ) -> None:
         request = check(unpack(pack_request("get", number, "/k", **level)))
         self.reads.serve(request, ENVELOPE, deadline, position, now)

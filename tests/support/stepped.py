@@ -13,7 +13,7 @@ from typing import Any
 
 from danube_raft.config import Config
 from danube_raft.node.consensus import Consensus
-from danube_raft.node.endpoints import Envelope, FromClient, OpenPort
+from danube_raft.node.endpoints import ClientSlow, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
@@ -41,6 +41,9 @@ class SteppedNode:
         self.peer_answers: list[tuple[Envelope, bytes]] = []
         self.open = False
         self.paused: set[str] = set()
+        self.full: set[bytes] = set()
+        """Identities of connections that take no answers now."""
+        self._dropped: set[bytes] = set()
         self.sent: Counter[type] = Counter()
         self._random = random.Random(seed)
         self._next_request = 1
@@ -79,6 +82,9 @@ class SteppedNode:
         out, handler.outbox[:] = list(handler.outbox), []
         for edge, message in out:
             self._route(name, edge, message)
+        for identity in self._dropped:
+            self.kv.receive(CLIENTS, ClientSlow(identity), self.now)
+        self._dropped.clear()
         return busy or bool(out)
 
     def settle(self) -> None:
@@ -111,6 +117,9 @@ class SteppedNode:
                 self.open = True
             else:
                 envelope, body = message
+                if envelope[0] in self.full:
+                    self._dropped.add(envelope[0])
+                    return
                 self.replies.setdefault(envelope, []).extend(unpack_replies(body))
         elif edge == PEERS:
             self.peer_answers.append(message)
