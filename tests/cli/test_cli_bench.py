@@ -154,9 +154,12 @@ def test_missing_events_fail_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) 
 def test_a_stream_that_ends_fails_the_run(run: Run) -> None:
     with Telling() as node:
         node.mute_after = 0
-        thread = threading.Thread(
-            target=lambda: (node.until(lambda: node.of("put")), node.fail_stream(errors.Compacted("gone", 3)))
-        )
+
+        def fail() -> None:
+            node.until(lambda: node.of("put"))
+            node.fail_stream(errors.Compacted("gone", 3))
+
+        thread = threading.Thread(target=fail)
         thread.start()
         done = bench(run, "watch", "--watchers", "2", "--endpoints", node.endpoint, "--timeout", "2s")
         thread.join(10)

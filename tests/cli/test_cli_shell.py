@@ -14,6 +14,7 @@ import pytest
 from fake_node import LOST, FakeNode
 
 from danube_raft import __version__, errors
+from danube_raft.config import Config
 
 Run = Callable[..., Any]
 COMMANDS = ["get", "put", "delete", "cas", "next-id", "watch", "bench", "node"]
@@ -179,8 +180,13 @@ def test_status_is_a_table_for_people(run: Run, node: FakeNode) -> None:
 def test_a_node_is_started_with_file_variables_and_flags(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started = []
-    monkeypatch.setattr("danube_raft.node.supervisor.run", lambda config: started.append(config) or 7)
+    started: list[Config] = []
+
+    def start(config: Config) -> int:
+        started.append(config)
+        return 7
+
+    monkeypatch.setattr("danube_raft.node.supervisor.run", start)
     file = tmp_path / "node.yaml"
     file.write_text("data_dir: from-file\nclient_listen: 127.0.0.1:1111\nlog_level: debug\n")
     monkeypatch.setenv("DANUBE_RAFT_CLIENT_LISTEN", "127.0.0.1:2222")

@@ -137,7 +137,12 @@ def test_a_late_answer_of_an_earlier_request_is_ignored(node: FakeNode, store: M
         hasty.get("/a")
     node.script.clear()
     node.script += [HOLD]
-    threading.Thread(target=lambda: (node.until(lambda: len(node.of("get")) >= 4), node.release())).start()
+
+    def release_late() -> None:
+        node.until(lambda: len(node.of("get")) >= 4)
+        node.release()
+
+    threading.Thread(target=release_late).start()
     assert store.get("/a") is None  # its first answer comes after the second attempt was sent
     store.put("/a", 1)
     record = store.get("/a")

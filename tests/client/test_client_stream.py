@@ -30,7 +30,7 @@ class Wire:
     def subscribe(self) -> tuple[Any, ...]:
         """The watch request."""
         self.took(self.stream.subscribe(self.now))
-        request = next(r for r in reversed(self.requests) if r[wire.OP] == "watch")
+        request: tuple[Any, ...] = next(r for r in reversed(self.requests) if r[wire.OP] == "watch")
         self.watch_id = request[wire.REQUEST_ID]
         return request
 

@@ -127,7 +127,11 @@ class Comparison(RuleBasedStateMachine):
         requests = []
         for command in commands:
             self.serial += 1
-            header = {"client_id": 1, "serial": self.serial, "low_water": max(1, self.serial - 20)}
+            header: dict[str, Any] = {
+                "client_id": 1,
+                "serial": self.serial,
+                "low_water": max(1, self.serial - 20),
+            }
             requests.append(request(*command[:1], *command[1:], **(header if session else {})))
         results = self.driver.batch(requests)
         assert results is not None
@@ -145,7 +149,9 @@ class Comparison(RuleBasedStateMachine):
         floor = self.driver.machine.sessions.by_client[1].floor
         serial = data.draw(st.sampled_from(sorted(self.done)))
         sent, result = self.done[serial]
-        (again,) = self.driver.batch([sent]) or ()
+        results = self.driver.batch([sent])
+        assert results is not None
+        (again,) = results
         if serial >= floor:
             assert again == result
         else:
@@ -220,6 +226,7 @@ class Comparison(RuleBasedStateMachine):
     def receive(self, max_bytes: int) -> None:
         """Take what is sent, and check it against all events that there ever were."""
         for key, events in self.driver.events(max_bytes).items():
+            assert isinstance(key, int)
             lost = events[-1] == "compacted"
             for kind, record, previous in events[: len(events) - lost]:
                 before = None if previous is None else previous[1]

@@ -158,8 +158,12 @@ def test_one_frame_is_packed_for_all_that_stand_together(
     store.watch("covered", ("/a", "/a/x", "/b"))
     store.events()
     packed: list[int] = []
-    real = kv_watches.pack_frame
-    monkeypatch.setattr(kv_watches, "pack_frame", lambda events, more: packed.append(1) or real(events, more))
+
+    def counted(events: list[Any], more: bool) -> bytes:
+        packed.append(1)
+        return kv_events.pack_frame(events, more)
+
+    monkeypatch.setattr(kv_watches, "pack_frame", counted)
     store.do("put", "/a/x", b"x")
     frames = store.watches.collect(1 << 20).frames
     assert [len(keys) for keys, _ in frames] == [1_001, 1]
@@ -174,9 +178,12 @@ def test_a_thousand_prefixes_do_not_cost_a_thousand_compares_per_event(
     store.events()
     compared: list[str] = []
     real = Selection.wants
-    monkeypatch.setattr(
-        Selection, "wants", lambda self, event: compared.append(event[0]) or real(self, event)
-    )
+
+    def counted(self: Selection, event: Any) -> bool:
+        compared.append(event[0])
+        return real(self, event)
+
+    monkeypatch.setattr(Selection, "wants", counted)
     store.batch([request("put", f"/topics/{n:04d}/x", b"x") for n in range(300)])
     assert len(store.events()) == 300
     assert len(compared) == 300

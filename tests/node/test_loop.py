@@ -17,8 +17,8 @@ from danube_raft.errors import PortInUse
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientPort,
-    Endpoint,
     ClientSlow,
+    Endpoint,
     FromClient,
     FromPeer,
     LocalEdge,

@@ -7,10 +7,12 @@ watcher saw every version of every key in order without a gap.
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 from real_node import PROCESSES, RealNode, until
+from records import the
 
 from danube_raft import MetadataStore
 
@@ -70,10 +72,7 @@ def test_twenty_rounds_of_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         try:
             for round_ in range(ROUNDS):
                 target = sum(writer.acknowledged for writer in writers) + 50
-                until(
-                    lambda target=target: sum(w.acknowledged for w in writers) >= target or _failed(writers),
-                    f"writes to go on before round {round_}",
-                )
+                until(partial(_past, target, writers), f"writes to go on before round {round_}")
                 if round_ % 4 < len(PROCESSES):
                     node.kill_child(PROCESSES[round_ % 4])
                 else:
@@ -88,7 +87,7 @@ def test_twenty_rounds_of_kills_lose_and_double_nothing(tmp_path: Path) -> None:
                 writer.join(PATIENCE_MS / 1000 + 5)
         assert not _failed(writers)
         for writer in writers:
-            record = store.get(writer.key)
+            record = the(store.get(writer.key))
             assert (record.value, record.version) == (writer.acknowledged, writer.acknowledged)
         wanted = {writer.key: list(range(1, writer.acknowledged + 1)) for writer in writers}
         until(
@@ -100,6 +99,10 @@ def test_twenty_rounds_of_kills_lose_and_double_nothing(tmp_path: Path) -> None:
         assert not watcher.is_alive()
         assert watcher.seen == wanted
         assert watcher.revisions == sorted(set(watcher.revisions))
+
+
+def _past(target: int, writers: list[Writer]) -> bool:
+    return sum(writer.acknowledged for writer in writers) >= target or bool(_failed(writers))
 
 
 def _failed(writers: list[Writer]) -> list[BaseException]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from real_node import WAIT_S, free_ports, until
+from records import the
 
 from danube_raft import ABSENT, MetadataStore, MetaOptions, Node, Revision, errors
 
@@ -123,7 +124,7 @@ def test_renewal_keeps_a_key_and_makes_no_event(store: MetadataStore) -> None:
             if store.get("/ttl/2") is None:
                 gone.set()
         assert renewals > 3
-        assert store.get("/ttl/1").version == 1
+        assert the(store.get("/ttl/1")).version == 1
         assert [next(watch).key for _ in range(3)] == ["/ttl/1", "/ttl/2", "/ttl/2"]
 
 
@@ -132,8 +133,8 @@ def test_a_put_over_a_ttl_key_clears_the_ttl(store: MetadataStore) -> None:
     store.put_with_ttl("/ttl/2", "x", ttl_ms=300)
     store.put("/ttl/1", "stays")
     until(lambda: store.get("/ttl/2") is None, "the other key to expire")
-    assert store.get("/ttl/1").value == "stays"
-    assert store.get("/ttl/1").lease == 0
+    assert the(store.get("/ttl/1")).value == "stays"
+    assert the(store.get("/ttl/1")).lease == 0
 
 
 def test_the_single_node_is_the_leader(store: MetadataStore) -> None:
@@ -159,7 +160,7 @@ def test_a_brokers_start_up(store: MetadataStore) -> None:
     assert store.get_childrens("/cluster/brokers/b1") == ["/cluster/brokers/b1/default/orders"]
     assert store.delete_prefix("/cluster/brokers/b1") == 1
     assert store.get_childrens("/cluster/brokers/b1") == []
-    assert store.get("/cluster").value == {"name": "main"}
+    assert the(store.get("/cluster")).value == {"name": "main"}
 
 
 def test_load_reports_are_posted_and_read_in_bulk(store: MetadataStore) -> None:
@@ -184,7 +185,7 @@ def test_ids_are_unique_and_increasing_from_many_threads(store: MetadataStore) -
         thread.join(WAIT_S)
     assert all(row == sorted(row) for row in taken)
     assert len({number for row in taken for number in row}) == 200
-    assert store.get("/counters/topic-ids").value >= 200
+    assert the(store.get("/counters/topic-ids")).value >= 200
 
 
 # ---------------------------------------------------------------- the rest of the contract
@@ -194,14 +195,14 @@ def test_compare_and_swap_by_value_and_by_revision(store: MetadataStore) -> None
     first = store.put("/cas", {"b": 1, "a": 2})
     assert store.compare_and_swap("/cas", {"a": 2, "b": 1}, "second").version == 2
     lost = store.compare_and_swap("/cas", Revision(first.revision), "third")
-    assert (lost.swapped, lost.current.value) == (False, "second")
+    assert (lost.swapped, the(lost.current).value) == (False, "second")
     assert store.compare_and_swap("/cas", Revision(lost.revision), "third")
 
 
 def test_the_past_can_be_read_and_watched_until_it_is_compacted(store: MetadataStore) -> None:
     first = store.put("/past", "old").revision
     second = store.put("/past", "new").revision
-    assert store.get("/past", revision=first).value == "old"
+    assert the(store.get("/past", revision=first)).value == "old"
     with store.watch("/past", from_revision=first) as watch:
         assert [next(watch).value, next(watch).value] == ["old", "new"]
     store.compact(second)
@@ -215,7 +216,7 @@ def test_the_past_can_be_read_and_watched_until_it_is_compacted(store: MetadataS
 def test_every_read_level_sees_the_own_write_here(store: MetadataStore, level: str | int) -> None:
     for n in range(20):
         store.put("/level", n)
-        assert store.get("/level", consistency=level).value == n
+        assert the(store.get("/level", consistency=level)).value == n
 
 
 def test_a_large_delete_is_one_revision_and_reaches_a_watch_whole(store: MetadataStore) -> None:
@@ -225,14 +226,14 @@ def test_a_large_delete_is_one_revision_and_reaches_a_watch_whole(store: Metadat
         changes = watch.changes(timeout_ms=10_000)
     assert len(changes) == 3_000
     assert len({event.revision for event in changes}) == 1
-    assert all(event.kind == "delete" and event.previous.value == "x" * 300 for event in changes)
+    assert all(event.kind == "delete" and the(event.previous).value == "x" * 300 for event in changes)
 
 
 def test_a_value_over_the_limit_is_refused(store: MetadataStore) -> None:
     with pytest.raises(errors.RequestTooLarge):
         store.put("/large", "x" * 1_600_000)
     store.put("/large", "x" * 1_500_000)
-    assert len(store.get("/large").value) == 1_500_000
+    assert len(the(store.get("/large")).value) == 1_500_000
 
 
 # ---------------------------------------------------------------- a node of one's own

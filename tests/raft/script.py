@@ -241,7 +241,8 @@ class Script:
         route = next((word for word in words if "->" in word), "*->*")
         kinds = {word for word in words if "->" not in word}
         sender, receiver = route.split("->")
-        taken, left = [], []
+        taken: list[tuple[peer.Header, peer.Message]] = []
+        left: list[tuple[peer.Header, peer.Message]] = []
         for header, message in self.world.flight:
             fits = (
                 sender in ("*", str(header.sender))

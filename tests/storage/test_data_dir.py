@@ -290,8 +290,9 @@ def test_without_permission_to_inherit_the_lock_ends_with_its_process(held: Data
     """The child speaks first: until its exec is over it shares every descriptor of its parent."""
     assert not os.get_inheritable(held.lock_fd)
     code = "import sys; print(1, flush=True); sys.stdin.read()"
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen([sys.executable, "-c", code], close_fds=False, **pipes) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], close_fds=False, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"1\n"
         held.release()

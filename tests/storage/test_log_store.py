@@ -314,26 +314,26 @@ def test_every_file_of_the_database_may_be_garbage_or_empty(store: RocksLogStore
 # ---------------------------------------------------------------- failure, locks, death
 
 
-def test_after_a_failure_the_store_refuses_everything_but_close(store: RocksLogStore) -> None:
+def test_after_a_failure_the_store_refuses_everything_but_close(
+    store: RocksLogStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.write([Write(1, 0, entries(1, 2), TERM)])
-    database = store._db
+    database = store._database()
 
     class Failing:
-        def write(self, batch: object) -> None:
-            assert database is not None
+        def write(self, batch: rocksdict.WriteBatch) -> None:
             database.write(batch)
 
         def flush_wal(self, sync: bool) -> None:
             raise Exception("IO error: While fdatasync: 000004.log: Input/output error")  # noqa: TRY002 -- as rocksdict does
 
         def close(self) -> None:
-            assert database is not None
             database.close()
 
-    store._db = Failing()
-    with pytest.raises(DiskFailed, match=r"cannot write the log in .*check the disk"):
-        store.write([Write(2, 0, entries(3, 3), None)])
-    store._db = database
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_db", Failing())
+        with pytest.raises(DiskFailed, match=r"cannot write the log in .*check the disk"):
+            store.write([Write(2, 0, entries(3, 3), None)])
     for use in (
         lambda: store.write([Write(2, 0, entries(3, 3), None)]),
         lambda: store.read(1, 1, ALL),
@@ -344,7 +344,7 @@ def test_after_a_failure_the_store_refuses_everything_but_close(store: RocksLogS
             use()
 
 
-def test_a_full_disk_says_so(store: RocksLogStore) -> None:
+def test_a_full_disk_says_so(store: RocksLogStore, monkeypatch: pytest.MonkeyPatch) -> None:
     class Full:
         def write(self, batch: object) -> None:
             raise Exception("IO error: No space left on device: While appending to file: 000004.log")  # noqa: TRY002 -- as rocksdict does
@@ -352,10 +352,10 @@ def test_a_full_disk_says_so(store: RocksLogStore) -> None:
         def close(self) -> None:
             pass
 
-    real, store._db = store._db, Full()
-    with pytest.raises(DiskFailed, match="make room"):
-        store.write([Write(1, 0, entries(1, 1), TERM)])
-    store._db = real
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_db", Full())
+        with pytest.raises(DiskFailed, match="make room"):
+            store.write([Write(1, 0, entries(1, 1), TERM)])
 
 
 def test_a_directory_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:

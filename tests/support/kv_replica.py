@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from typing import Any
 
 from kv_driver import dump
 
@@ -21,7 +22,7 @@ from danube_raft.wire.entry import KIND_BATCH, Entry
 
 def _raw(rng: random.Random, serial: int) -> bytes:
     key, value = f"/{rng.choice('abc')}/{rng.randrange(30)}", b"v" * rng.randrange(4)
-    op, *args = rng.choice(
+    command: tuple[Any, ...] = rng.choice(
         [
             ("put", key, value, rng.random() < 0.3), ("put_with_ttl", key, value, rng.randrange(1, 400)),
             ("delete", key, True), ("delete_prefix", key[:3]), ("compare_and_swap", key, None, value),
@@ -30,8 +31,12 @@ def _raw(rng: random.Random, serial: int) -> bytes:
             ("expire", tuple((rng.randrange(1, 60), rng.randrange(3)) for _ in range(9))),
         ]
     )  # fmt: skip
-    header = {"client_id": rng.randrange(1, 9), "serial": serial, "low_water": max(1, serial - 40)}
-    return client.pack_request(op, 1, *args, **(header if rng.random() < 0.8 else {}))
+    header: dict[str, Any] = {
+        "client_id": rng.randrange(1, 9),
+        "serial": serial,
+        "low_water": max(1, serial - 40),
+    }
+    return client.pack_request(command[0], 1, *command[1:], **(header if rng.random() < 0.8 else {}))
 
 
 def main(origin: bool) -> str:
