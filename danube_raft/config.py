@@ -62,7 +62,9 @@ class Config:
     request_max_bytes: int = _setting(1_572_864, "largest request", 1_024, 64 * MIB)
     client_frame_max_bytes: int = _setting(2 * MIB, "largest frame on the client port", 2_048, 128 * MIB)
     peer_frame_max_bytes: int = _setting(4 * MIB, "largest frame on the peer port", 2_048, 256 * MIB)
-    client_queue_max_messages: int = _setting(10_000, "answers that one connection has not taken yet", 10, 1_000_000)
+    client_queue_max_messages: int = _setting(
+        10_000, "answers that one connection has not taken yet", 10, 1_000_000
+    )
     batch_max_bytes: int = _setting(MIB, "a batch is closed before it is larger than this", 1_024, 64 * MIB)
     append_max_bytes: int = _setting(
         MIB, "most entries in one AppendEntries, unless one entry is larger", 1_024
