@@ -11,6 +11,7 @@ Units are in the names: `_ms`, `_bytes`, `_entries`. Addresses are `host:port`.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -49,7 +50,10 @@ class Config:
     request_timeout_max_ms: int = _setting(60_000, "longest deadline that a request may name", 10, 3_600_000)
     propose_retry_ms: int = _setting(500, "silence after which a batch is proposed again", 10, 60_000)
     expiry_check_ms: int = _setting(100, "time between checks for due leases", 10, 60_000)
-    progress_ms: int = _setting(1_000, "time between a process's signs of progress", 50, 5_000)
+    lease_checkpoint_ms: int = _setting(
+        2_000, "idle time after which cluster time is written down", 100, 60_000
+    )
+    progress_ms: int = _setting(1_000, "time between a process's signs of progress", 50, 1_500)
     consensus_stuck_ms: int = _setting(
         5_000, "consensus without progress for this long is killed", 500, 600_000
     )
@@ -61,9 +65,10 @@ class Config:
 
     request_max_bytes: int = _setting(1_572_864, "largest request", 1_024, 64 * MIB)
     client_frame_max_bytes: int = _setting(2 * MIB, "largest frame on the client port", 2_048, 128 * MIB)
+    body_max_requests: int = _setting(10_000, "requests in one body; what follows is refused", 1, 1_000_000)
     peer_frame_max_bytes: int = _setting(4 * MIB, "largest frame on the peer port", 2_048, 256 * MIB)
     client_queue_max_messages: int = _setting(
-        10_000, "answers that one connection has not taken yet", 10, 1_000_000
+        1_000, "answers that one connection has not taken yet", 10, 1_000_000
     )
     batch_max_bytes: int = _setting(MIB, "a batch is closed before it is larger than this", 1_024, 64 * MIB)
     append_max_bytes: int = _setting(
@@ -77,8 +82,12 @@ class Config:
     unacked_write_max_bytes: int = _setting(64 * MIB, "writes that the log-writer has not confirmed", MIB)
     unapplied_max_bytes: int = _setting(64 * MIB, "committed entries that are not applied yet", MIB)
     log_cache_bytes: int = _setting(32 * MIB, "payloads of the newest entries kept in memory", MIB)
-    read_log_max_bytes: int = _setting(4 * MIB, "entries read back from the log at a time", 1_024)
+    read_log_max_bytes: int = _setting(MIB, "entries read back from the log at a time", 1_024)
     drain_max_messages: int = _setting(1_000, "messages taken from one socket in one turn", 1, 100_000)
+    drain_max_ms: int = _setting(
+        100, "time after which a turn takes no more messages from a socket", 1, 1_000
+    )
+    turn_reply_max_bytes: int = _setting(64 * MIB, "values read in one turn; more is refused", MIB)
     page_max_bytes: int = _setting(MIB, "records in one answer", 1_024, 16 * MIB)
     page_max_records: int = _setting(5_000, "records in one answer", 1, 100_000)
     history_max_events: int = _setting(100_000, "events kept for watches and reads in the past", 10)
@@ -127,7 +136,6 @@ def load(file: str | Path | None = None, flags: Mapping[str, Any] | None = None)
 
 def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     # Imported here: it takes longer than all the rest of a child process's start.
-    import yaml  # noqa: PLC0415
     from pydantic import Field, ValidationError, create_model  # noqa: PLC0415
     from pydantic_settings import (  # noqa: PLC0415
         BaseSettings,
@@ -136,8 +144,8 @@ def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         YamlConfigSettingsSource,
     )
 
-    if file is not None and not file.is_file():
-        raise ConfigInvalid(f"configuration file {file} does not exist")
+    if file is not None:
+        _check_file(file)
 
     class Sources(BaseSettings):
         model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", yaml_file=file)
@@ -163,11 +171,25 @@ def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         values: dict[str, Any] = model(**flags).model_dump()
     except ValidationError as error:
         raise ConfigInvalid(_explain(error.errors(), file)) from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
+    return values
+
+
+def _check_file(file: Path) -> None:
+    """A mapping from names to values, in YAML; whether these are settings is checked later."""
+    import yaml  # noqa: PLC0415 -- only the supervisor reads files
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise ConfigInvalid(f"configuration file {file} cannot be read: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigInvalid(
             f"configuration file {file} is not valid YAML: {' '.join(str(error).split())}"
         ) from None
-    return values
+    if content is not None and not (
+        isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    ):
+        raise ConfigInvalid(f"configuration file {file} must hold lines of the form `setting: value`")
 
 
 def _explain(problems: list[Any], file: Path | None) -> str:
@@ -183,14 +205,20 @@ def _explain(problems: list[Any], file: Path | None) -> str:
     return "; ".join(lines)
 
 
-LOOPBACK = ("127.", "localhost", "[::1]")
 WILDCARDS = ("0.0.0.0", "*", "[::]")  # noqa: S104 -- recognised in order to be refused
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
 
 
 def split_address(name: str, address: str) -> tuple[str, int]:
     """(host, port) of `host:port`; raises ConfigInvalid."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+    if not colon or not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
         raise ConfigInvalid(f"{name} = {address!r}: expected host:port with a port from 1 to 65535")
     return host, int(port)
 
@@ -205,7 +233,7 @@ def _check_together(config: Config) -> None:
             raise ConfigInvalid(
                 f"{name}_listen = {listen!r} is a wildcard: {name}_advertise must say where others reach this node"
             )
-        if not config.insecure and not host.startswith(LOOPBACK):
+        if not config.insecure and not _is_loopback(host):
             raise ConfigInvalid(
                 f"{name}_listen = {listen!r} is not a loopback address; without keys that needs insecure: true"
             )
@@ -223,6 +251,12 @@ def _check_together(config: Config) -> None:
         raise ConfigInvalid(
             f"heartbeat_ms = {config.heartbeat_ms} must be at most a third of election_min_ms = {config.election_min_ms}"
         )
+    for name in ("consensus", "kv", "log"):
+        stuck_ms = getattr(config, f"{name}_stuck_ms")
+        if stuck_ms < 3 * config.progress_ms:
+            raise ConfigInvalid(
+                f"{name}_stuck_ms = {stuck_ms} must be at least three times progress_ms = {config.progress_ms}"
+            )
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log_level = {config.log_level!r}: expected debug, info, warning or error")
     if not config.data_dir:

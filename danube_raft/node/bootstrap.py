@@ -20,10 +20,15 @@ ORPHANS_WAIT_MS = 3_000
 
 
 @contextmanager
-def held_data_dir(config: Config) -> Iterator[DataDir]:
-    """The node's data directory, locked, with an identity. Raises what makes it unusable."""
+def held_data_dir(config: Config, inheritable: bool) -> Iterator[DataDir]:
+    """The node's data directory, locked, with an identity. Raises what makes it unusable.
+
+    `inheritable`: child processes may hold the lock as well.
+    """
     data_dir = DataDir(config.data_dir)
-    data_dir.acquire(config.raft_address, config.client_address, wait_ms=ORPHANS_WAIT_MS, inheritable=True)
+    data_dir.acquire(
+        config.raft_address, config.client_address, wait_ms=ORPHANS_WAIT_MS, inheritable=inheritable
+    )
     try:
         if data_dir.load_or_create_identity(secrets.randbelow).cluster_id == 0:
             data_dir.join_cluster(1 + secrets.randbelow(NODE_ID_LIMIT - 1))

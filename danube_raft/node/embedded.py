@@ -6,6 +6,7 @@ calls `stop`, leaves the `with` block, or dies. With `threads=True` it runs insi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import selectors
 import subprocess
@@ -55,20 +56,23 @@ class Node:
             process_group=0,
         )
         assert self._process.stdin is not None, "the settings go through standard input"
-        self._process.stdin.write(self.config.to_json().encode() + b"\n")
-        self._process.stdin.flush()
+        # A pipe that is broken already: the supervisor has ended, which reading from it tells.
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(self.config.to_json().encode() + b"\n")
+            self._process.stdin.flush()
         line = self._first_line(self._process, timeout_s)
-        if not line.startswith(b"ready"):
+        if line is None or not line.startswith(b"ready"):
             self.stop()
             raise _reason(line, timeout_s)
         return self
 
     @staticmethod
-    def _first_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes:
+    def _first_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
+        """None: nothing was said in time."""
         assert process.stdout is not None, "the node answers on standard output"
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
-            return process.stdout.readline() if selector.select(timeout_s) else b""
+            return process.stdout.readline() if selector.select(timeout_s) else None
 
     def stop(self) -> None:
         """End the node; returns when all its processes have ended. Idempotent."""
@@ -80,7 +84,10 @@ class Node:
             return
         assert process.stdin is not None, "closing it is the sign to stop"
         assert process.stdout is not None, "it was read at the start"
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        # A child that this program forked may hold the pipe open: the signal does not depend on it.
+        process.terminate()
         try:
             process.wait((self.config.stop_timeout_ms + STOP_EXTRA_MS) / 1000)
         except subprocess.TimeoutExpired:
@@ -97,8 +104,10 @@ class Node:
         self.stop()
 
 
-def _reason(line: bytes, timeout_s: float) -> errors.DanubeRaftError:
-    if not line:
+def _reason(line: bytes | None, timeout_s: float) -> errors.DanubeRaftError:
+    if line is None:
         return errors.Timeout(f"the node did not serve within {timeout_s} s")
+    if not line:
+        return errors.Fatal("the node ended before it served; its log lines on standard error say why")
     code, message = json.loads(line)
     return errors.from_wire(code, message)

@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import PortInUse
+from danube_raft.errors import Fatal, PortInUse
 from danube_raft.wire import local, peer
 from danube_raft.wire.codec import Malformed
 
 LOCAL_LINGER_MS = 500
+LOCAL_RECONNECT_MS = 5
+"""Who connects may be there before who binds; the default of 100 ms would be most of a start."""
 CLIENT_FRAMES_MAX = 4
 """Identity, REQ's correlation id, empty frame, body: nobody has reason to send more."""
 PEER_FRAMES_MAX = 3
@@ -67,8 +69,8 @@ class Endpoint(Protocol):
 
     socket: zmq.Socket[bytes]
 
-    def receive(self, limit: int) -> Iterator[Any]:
-        """At most about `limit` messages of those that wait; never blocks."""
+    def receive(self) -> Sequence[Any] | None:
+        """The messages of the next frame that waits, none if it was refused; None: nothing waits. Never blocks."""
 
     def send(self, messages: list[Any]) -> list[Any]:
         """All messages of one turn, in order; never blocks. Returns what the handler has to know of those that did
@@ -78,6 +80,15 @@ class Endpoint(Protocol):
         """Release the socket and its file or port."""
 
 
+def drained(endpoint: Endpoint, limit: int = 1_000) -> Iterator[Any]:
+    """The messages that wait, of at most `limit` frames."""
+    for _ in range(limit):
+        messages = endpoint.receive()
+        if messages is None:
+            return
+        yield from messages
+
+
 class LocalEdge:
     """One end of the edge between two processes of this node. The bound end may send after it has received."""
 
@@ -85,27 +96,33 @@ class LocalEdge:
         self.socket = context.socket(zmq.PAIR)
         self.socket.set_hwm(0)
         self.socket.linger = LOCAL_LINGER_MS
+        self.socket.reconnect_ivl = LOCAL_RECONNECT_MS
         self._boot_epoch = boot_epoch
-        if bind:
-            self.socket.bind(address)
-        else:
-            self.socket.connect(address)
+        try:
+            if bind:
+                self.socket.bind(address)
+            else:
+                self.socket.connect(address)
+        except zmq.ZMQError as error:
+            self.socket.close()
+            raise Fatal(f"cannot use {address} between the processes: {error.strerror or error}") from None
 
-    def receive(self, limit: int) -> Iterator[local.Message]:
+    def receive(self) -> list[local.Message] | None:
         """Messages of this boot epoch."""
-        for _ in range(limit):
-            try:
-                frame = self.socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            for boot_epoch, message in local.unpack(frame):
-                if boot_epoch == self._boot_epoch:
-                    yield message
+        try:
+            frame = self.socket.recv(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        epoch = self._boot_epoch
+        return [message for boot_epoch, message in local.unpack(frame) if boot_epoch == epoch]
 
     def send(self, messages: list[local.Message]) -> list[Any]:
-        """All in one frame."""
+        """All in one frame. Raises Fatal when the process at the far end is gone, and with it this boot."""
         epoch = self._boot_epoch
-        self.socket.send(b"".join([local.pack(epoch, message) for message in messages]), zmq.NOBLOCK)
+        try:
+            self.socket.send(b"".join([local.pack(epoch, message) for message in messages]), zmq.NOBLOCK)
+        except zmq.Again:
+            raise Fatal("the process at the other end of an edge is gone") from None
         return []
 
     def close(self) -> None:
@@ -128,6 +145,7 @@ def _frames(socket: zmq.Socket[bytes], limit: int) -> list[bytes] | None:
 
 
 def _listen(socket: zmq.Socket[bytes], address: str) -> None:
+    socket.ipv6 = address.startswith("[")
     try:
         socket.bind(f"tcp://{address}")
     except zmq.ZMQError as error:
@@ -148,17 +166,16 @@ class ClientPort:
         self._address = config.client_listen
         self._counters = counters
 
-    def receive(self, limit: int) -> Iterator[FromClient]:
-        """Bodies with their envelopes."""
-        for _ in range(limit):
-            frames = _frames(self.socket, CLIENT_FRAMES_MAX)
-            if frames is None:
-                return
-            if len(frames) < 3 or frames[-2]:
-                self._counters["client_frames_refused"] += 1
-                continue
-            body = frames.pop()
-            yield FromClient(tuple(frames), body)
+    def receive(self) -> Sequence[FromClient] | None:
+        """A body with its envelope."""
+        frames = _frames(self.socket, CLIENT_FRAMES_MAX)
+        if frames is None:
+            return None
+        if len(frames) < 3 or frames[-2]:
+            self._counters["client_frames_refused"] += 1
+            return ()
+        body = frames.pop()
+        return (FromClient(tuple(frames), body),)
 
     def send(self, messages: list[tuple[Envelope, bytes] | OpenPort]) -> list[ClientGone | ClientSlow]:
         """Answers. What a full queue does not take is dropped, and all that follows to that connection in this turn:
@@ -199,21 +216,18 @@ class PeerPort:
         self._counters = counters
         _listen(self.socket, config.raft_listen)
 
-    def receive(self, limit: int) -> Iterator[FromPeer]:
-        """Messages that are well formed; whom they are for is checked by the handler."""
-        for _ in range(limit):
-            frames = _frames(self.socket, PEER_FRAMES_MAX)
-            if frames is None:
-                return
-            if len(frames) < 2:
-                self._counters["peer_frames_refused"] += 1
-                continue
-            try:
-                header, message = peer.unpack(frames[-1])
-            except Malformed:
-                self._counters["peer_frames_refused"] += 1
-                continue
-            yield FromPeer(tuple(frames[:-1]), header, message)
+    def receive(self) -> Sequence[FromPeer] | None:
+        """A message that is well formed; whom it is for is checked by the handler."""
+        frames = _frames(self.socket, PEER_FRAMES_MAX)
+        if frames is None:
+            return None
+        try:
+            if len(frames) >= 2:
+                return (FromPeer(tuple(frames[:-1]), *peer.unpack(frames[-1])),)
+        except Malformed:
+            pass
+        self._counters["peer_frames_refused"] += 1
+        return ()
 
     def send(self, messages: list[tuple[Envelope, bytes]]) -> list[Any]:
         """Answers to questions; dropped when nobody waits for them any more."""

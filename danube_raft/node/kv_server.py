@@ -20,9 +20,10 @@ from typing import Any
 import msgpack
 
 from danube_raft.config import Config
-from danube_raft.errors import DanubeRaftError, InvalidArgument, ProtocolVersion, RequestTooLarge, Timeout
+from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion, RequestTooLarge
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
+from danube_raft.kv.record import VALUE
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
 from danube_raft.node.identity import Identity
@@ -39,8 +40,8 @@ from danube_raft.wire.client import (
     TIMEOUT_MS,
     Request,
     check,
+    is_request,
     kind_of,
-    request_id_of,
 )
 from danube_raft.wire.entry import Entry
 from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WRITE
@@ -70,6 +71,7 @@ class KvServer:
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
         self._leaderless_since = 0
         self._acknowledged = 0
+        self._read_bytes = 0
         self._open = False
         self._unpacker = self._new_unpacker()
 
@@ -96,7 +98,7 @@ class KvServer:
             elif isinstance(message, ClientGone):
                 self._streams.connection_gone(message.identity)
             elif isinstance(message, ClientSlow):
-                self._streams.connection_slow(message.identity)
+                self._streams.connection_slow(message.identity, now)
         elif edge == CONSENSUS:
             self._from_consensus(message, now)
 
@@ -123,6 +125,7 @@ class KvServer:
             outbox.append((CONSENSUS, local.Applied(self._acknowledged)))
         self._streams.feed(now)
         outbox.extend([(CLIENTS, message) for message in self._replies.take()])
+        self._read_bytes = 0
 
     def next_timer(self) -> int | None:
         """The earliest of what waits for time."""
@@ -143,22 +146,37 @@ class KvServer:
     # ---------------------------------------------------------------- clients
 
     def _from_client(self, envelope: Envelope, body: bytes, now: int) -> None:
+        """The requests of a body, up to the first thing that is none: what stands behind it cannot be trusted."""
         unpacker = self._unpacker
+        begin = end = unpacker.tell()
+        last = begin + len(body)
+        trouble = "" if body else "empty"
         try:
             unpacker.feed(body)
-            begin = unpacker.tell()
-            end, last = begin, begin + len(body)
-            while end < last:
+            for _ in range(self._config.body_max_requests):
+                if end >= last or trouble:
+                    break
                 raw = unpacker.unpack()
                 here = unpacker.tell()
-                self._request(envelope, raw, body[end - begin : here - begin], now)
+                if is_request(raw):
+                    self._request(envelope, raw, body[end - begin : here - begin], now)
+                else:
+                    trouble = "not an array of version, op, request id and so on"
                 end = here
+            else:
+                trouble = trouble or ("followed by too many others" if end < last else "")
         except (ValueError, msgpack.UnpackException, msgpack.BufferFull) as error:
-            # The rest of the body cannot be told apart; a person who writes a client wants to hear about it.
+            trouble = f"not valid MessagePack: {type(error).__name__}"
+        if trouble:
+            # A person who writes a client wants to hear about it.
             self._unpacker = self._new_unpacker()
             self._counters["client_bodies_malformed"] += 1
-            text = f"the request is not valid MessagePack: {type(error).__name__}"
-            self._replies.error(envelope, 0, self._machine.revision, InvalidArgument(text))
+            self._replies.error(
+                envelope,
+                0,
+                self._machine.revision,
+                InvalidArgument(f"the request is {trouble}; see the protocol"),
+            )
 
     def _request(self, envelope: Envelope, raw: Any, chunk: bytes, now: int) -> None:
         try:
@@ -181,7 +199,7 @@ class KvServer:
                 self._streams.request(request, envelope, now)
         except DanubeRaftError as error:
             self._counters["client_requests_refused"] += 1
-            self._replies.error(envelope, request_id_of(raw), self._machine.revision, error)
+            self._replies.error(envelope, raw[REQUEST_ID], self._machine.revision, error)
 
     def _deadline(self, request: Request, now: int) -> int:
         timeout = request[TIMEOUT_MS]
@@ -191,14 +209,17 @@ class KvServer:
 
     def _answer_read(self, request: Request, envelope: Envelope) -> None:
         try:
+            if self._read_bytes > self._config.turn_reply_max_bytes:
+                raise Overloaded("more is being read at once than one turn may answer; try again shortly")
             result = pages.answer(self._machine.history, request, self._bounds)
         except DanubeRaftError as error:
             self._refuse(request, envelope, error)
             return
-        if request[OP] == "get":
-            self._replies.add(envelope, request[REQUEST_ID], STATUS_OK, self._machine.revision, result)
-        else:
-            self._replies.add_large(envelope, request[REQUEST_ID], self._machine.revision, result)
+        if request[OP] != "get":
+            self._read_bytes += self._config.page_max_bytes
+        elif result[0] is not None:
+            self._read_bytes += len(result[0][VALUE])
+        self._replies.add(envelope, request[REQUEST_ID], STATUS_OK, self._machine.revision, result)
 
     def _refuse(self, request: Request, envelope: Envelope, error: DanubeRaftError) -> None:
         self._replies.error(envelope, request[REQUEST_ID], self._machine.revision, error)
@@ -208,7 +229,11 @@ class KvServer:
     def _from_consensus(self, message: local.Message, now: int) -> None:
         if isinstance(message, local.Committed):
             for entry in message.entries:
-                self._apply(entry, now)
+                try:
+                    self._apply(entry, now)
+                except Exception as error:
+                    error.add_note(f"while applying entry {entry.index} of term {entry.term}; the node stops")
+                    raise
         elif isinstance(message, local.ReadReady):
             self._reads.confirmed(message.id, message.index)
         elif isinstance(message, local.Role):
@@ -261,7 +286,7 @@ class KvServer:
 
     def _ask_status(self, request: Request, envelope: Envelope) -> None:
         if len(self._status_waiting) >= self._config.waiting_max_commands:
-            raise Timeout("too many status requests wait already")
+            raise Overloaded("too many status requests wait already; try again shortly")
         number = self._next_status
         self._next_status += 1
         self._status_waiting[number] = (request[OP], envelope, request[REQUEST_ID])

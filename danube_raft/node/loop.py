@@ -2,7 +2,9 @@
 
 A turn takes everything that waits (up to `drain_max_messages` per socket), lets the handler do its work once, and
 then makes one send per edge. So the cost is per turn, not per message, and under load the batches grow by
-themselves. Time is read after the poll: after a pause (SIGSTOP, a suspended machine) a handler sees what has queued
+themselves. Nothing keeps a turn
+from its end for longer than about `drain_max_ms`, so that progress is told and credit returned while much waits.
+Time is read after the poll: after a pause (SIGSTOP, a suspended machine) a handler sees what has queued
 up before it looks at its timers.
 
 The loop also says Ready and Progress to the supervisor, and ends on `Stop`, on a stop file descriptor that becomes
@@ -12,7 +14,7 @@ readable or closed (signals; the parent's end of a pipe), or with the handler's 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import zmq
@@ -36,7 +38,7 @@ class Loop:
         name: str,
         pid: int,
         handler: Handler,
-        endpoints: dict[str, Endpoint],
+        endpoints: Mapping[str, Endpoint],
         config: Config,
         stop_fds: Iterable[int] = (),
         clock: Callable[[], int] = monotonic_ms,
@@ -47,6 +49,7 @@ class Loop:
         self._stop_fds = tuple(stop_fds)
         self._clock = clock
         self._drain_limit = config.drain_max_messages
+        self._drain_ms = config.drain_max_ms
         self._progress_ms = config.progress_ms
         self._progress_at = 0
         self._stopping = False
@@ -72,7 +75,9 @@ class Loop:
                     self._drain(edge_of[source], now)
                 else:
                     self._stopping = True
-            self._finish_turn(now)
+            # Read again: what was received may have been sent after the drain began, and a stamp that is older than
+            # what it is put on would let a TTL end early.
+            self._finish_turn(self._clock())
 
     def _patience(self, now: int) -> int:
         wake = self._handler.next_timer()
@@ -80,12 +85,19 @@ class Loop:
         return max(wake - now, 0)
 
     def _drain(self, edge: str, now: int) -> None:
-        receive = self._handler.receive
-        for message in self._endpoints[edge].receive(self._drain_limit):
-            if edge == SUPERVISOR:
-                self._stopping = self._stopping or isinstance(message, Stop)
-            else:
-                receive(edge, message, now)
+        """All that waits on an edge, up to a number of frames and a stretch of time; the rest is for the next turn."""
+        endpoint, receive = self._endpoints[edge], self._handler.receive
+        for _ in range(self._drain_limit):
+            messages = endpoint.receive()
+            if messages is None:
+                return
+            for message in messages:
+                if edge == SUPERVISOR:
+                    self._stopping = self._stopping or isinstance(message, Stop)
+                else:
+                    receive(edge, message, now)
+            if self._clock() - now > self._drain_ms:
+                return
 
     def _finish_turn(self, now: int) -> None:
         self._handler.turn(now)

@@ -140,10 +140,14 @@ class Reads:
         """Refuse what is past its deadline; let the reads of unanswered rounds join a new one."""
         if now < self._check_at:
             return
+        no_leader = NoLeader("no leader confirmed the read before the deadline")
         for number, (retry_at, reads) in list(self._rounds.items()):
+            waiting = [read for read in reads if not self._late(read, now, no_leader)]
             if now >= retry_at:
                 del self._rounds[number]
-                self._joining += reads
+                self._joining += waiting
+            else:
+                self._rounds[number] = (retry_at, waiting)
         self._for_revision = [
             (revision, read)
             for revision, read in self._for_revision
@@ -156,13 +160,11 @@ class Reads:
                 read, now, Timeout("what the leader had committed was not applied here in time")
             )
         ]
-        no_leader = NoLeader("no leader confirmed the read before the deadline")
         self._joining = [read for read in self._joining if not self._late(read, now, no_leader)]
-        # What was in a round is in `_joining` again or has time left.
-        waiting = [read.deadline for _, read in self._for_revision + self._for_index]
-        waiting += [read.deadline for read in self._joining]
-        waiting += [retry_at for retry_at, _ in self._rounds.values()]
-        self._check_at = min(waiting, default=NEVER)
+        reads = [read for _, read in self._for_revision + self._for_index] + self._joining
+        times = [retry_at for retry_at, _ in self._rounds.values()]
+        times += [read.deadline for _, waiting in self._rounds.values() for read in waiting]
+        self._check_at = min(times + [read.deadline for read in reads], default=NEVER)
 
     def _late(self, read: Read, now: int, error: DanubeRaftError) -> bool:
         if now < read.deadline:

@@ -1,12 +1,13 @@
-"""Answers of one turn, gathered per connection so that each gets one message.
+"""Answers of one turn, gathered per connection: what goes to one connection goes in as few messages as can be.
 
-Small answers to one connection are packed back to back into one body; a large one (a page of records, a frame of a
-watch) travels alone, so that no message grows past what a reader accepts. Every answer carries who answered, its term
-and the store revision (layout in `wire/client.py`).
+Answers are packed back to back into one body, in the order in which they were given, and a body is closed once it has
+`BODY_BYTES`, so that no message grows past what a reader accepts. Frames of watches come packed already, once for all
+who get them. Every answer carries who answered, its term and the store revision (layout in `wire/client.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgpack
@@ -15,8 +16,8 @@ from danube_raft.errors import DanubeRaftError
 from danube_raft.node.endpoints import Envelope
 from danube_raft.wire.client import R_RESULT, STATUS_OK, VERSION
 
-SMALL_PER_BODY = 256
-"""Small answers per message; each is under a few hundred bytes unless it carries a previous record."""
+BODY_BYTES = 1 << 20
+"""A body is closed when it has this size; it is larger only by its last answer."""
 
 _FRAME_REPLY = bytes([0x90 | (R_RESULT + 4)])
 """MessagePack header of a reply with the four result fields of a watch frame."""
@@ -29,39 +30,25 @@ class Replies:
         self._cluster_id = cluster_id
         self._node_id = node_id
         self.term = 0
-        self._small: dict[Envelope, list[tuple[Any, ...]]] = {}
-        self._large: list[tuple[Envelope, bytes]] = []
+        self._waiting: dict[Envelope, list[tuple[Any, ...] | bytes]] = {}
         self._packer = msgpack.Packer(autoreset=False)
 
     def add(
         self, envelope: Envelope, request_id: int, status: int, revision: int, result: tuple[Any, ...]
     ) -> None:
-        """A small answer."""
+        """An answer."""
         reply = (VERSION, request_id, status, self._cluster_id, self._node_id, self.term, revision, *result)
-        waiting = self._small.get(envelope)
+        waiting = self._waiting.get(envelope)
         if waiting is None:
-            self._small[envelope] = [reply]
+            self._waiting[envelope] = [reply]
         else:
             waiting.append(reply)
 
-    def add_large(self, envelope: Envelope, request_id: int, revision: int, result: tuple[Any, ...]) -> None:
-        """A successful answer that gets a message of its own."""
-        reply = (
-            VERSION,
-            request_id,
-            STATUS_OK,
-            self._cluster_id,
-            self._node_id,
-            self.term,
-            revision,
-            *result,
-        )
-        self._large.append((envelope, msgpack.packb(reply)))
-
     def add_frame(self, envelope: Envelope, request_id: int, revision: int, frame: bytes) -> None:
-        """A frame of a watch: its result fields are packed already, once for everybody who gets them."""
+        """A frame of a watch: its four result fields, packed back to back."""
         head = (VERSION, request_id, STATUS_OK, self._cluster_id, self._node_id, self.term, revision)
-        self._large.append((envelope, _FRAME_REPLY + msgpack.packb(head)[1:] + frame))
+        reply = _FRAME_REPLY + msgpack.packb(head)[1:] + frame
+        self._waiting.setdefault(envelope, []).append(reply)
 
     def error(self, envelope: Envelope, request_id: int, revision: int, error: DanubeRaftError) -> None:
         """An error as an answer."""
@@ -69,14 +56,27 @@ class Replies:
 
     def take(self) -> list[tuple[Envelope, bytes]]:
         """Every message to send; the collection starts anew."""
-        packer = self._packer
-        bodies = self._large
-        for envelope, replies in self._small.items():
-            for first in range(0, len(replies), SMALL_PER_BODY):
-                for reply in replies[first : first + SMALL_PER_BODY]:
-                    packer.pack(reply)
-                bodies.append((envelope, packer.bytes()))
-                packer.reset()
-        self._small.clear()
-        self._large = []
+        bodies: list[tuple[Envelope, bytes]] = []
+        for envelope, replies in self._waiting.items():
+            bodies += [(envelope, body) for body in self._bodies(replies)]
+        self._waiting.clear()
         return bodies
+
+    def _bodies(self, replies: list[tuple[Any, ...] | bytes]) -> Iterator[bytes]:
+        packer = self._packer
+        parts: list[bytes] = []
+        size = 0
+        for reply in replies:
+            if type(reply) is bytes:
+                part = reply
+            else:
+                packer.pack(reply)
+                part = packer.bytes()
+                packer.reset()
+            parts.append(part)
+            size += len(part)
+            if size >= BODY_BYTES:
+                yield b"".join(parts)
+                parts, size = [], 0
+        if parts:
+            yield b"".join(parts)

@@ -135,18 +135,18 @@ class Streams:
         for key in [key for key in self._cut if key[0][0] == identity]:
             del self._cut[key]
 
-    def connection_slow(self, identity: bytes) -> None:
+    def connection_slow(self, identity: bytes, now: int) -> None:
         """An answer did not fit into the queue of the connection: no later frame may follow it."""
         lost = list(self._by_connection.get(identity, ()))
         lost += [key for key in self._telling if key[0][0] == identity]
         for key in lost:
             self._drop(key)
             self._cut[key] = None
+        if self._cut:
+            self._tell_at = min(self._tell_at, now + TELL_EVERY_MS)
 
     def _tell(self, now: int) -> None:
         """What was told last time and not handed back has got through."""
-        if self._cut and self._tell_at == NEVER:
-            self._tell_at = now + TELL_EVERY_MS
         self._telling = []
         if now >= self._tell_at:
             error = Overloaded(
@@ -177,7 +177,7 @@ class Streams:
         if not events and not more and now < poll.deadline:
             return poll._replace(after_revision=after_revision)
         result = (events, after_revision, more)
-        self._replies.add_large(poll.envelope, poll.request_id, self._history.revision, result)
+        self._replies.add(poll.envelope, poll.request_id, STATUS_OK, self._history.revision, result)
         return None
 
     def _feed_polls(self, now: int) -> None:
@@ -242,8 +242,7 @@ class Streams:
         self._progress(key, stream.marked)
 
     def _progress(self, key: StreamKey, revision: int) -> None:
-        # Among the frames, so that its place among them stays.
-        self._replies.add_large(*key, self._history.revision, (FRAME_PROGRESS, revision))
+        self._replies.add(*key, STATUS_OK, self._history.revision, (FRAME_PROGRESS, revision))
 
     def next_timer(self) -> int | None:
         """When `feed` is wanted though nothing arrives."""

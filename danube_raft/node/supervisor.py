@@ -30,31 +30,32 @@ from danube_raft.config import Config, split_address
 from danube_raft.node import logs
 from danube_raft.node.assembly import PROCESSES, RUN_DIR, TITLES, ipc_address
 from danube_raft.node.bootstrap import held_data_dir, next_boot
-from danube_raft.node.endpoints import LocalEdge
+from danube_raft.node.endpoints import LocalEdge, drained
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
 from danube_raft.node.identity import Identity
 from danube_raft.node.loop import monotonic_ms
 from danube_raft.storage.data_dir import DataDir
-from danube_raft.wire.local import Failed, Progress, Ready, Stop
+from danube_raft.wire.local import Failed, Progress, Ready
 
 RESTART_PAUSE_MS = 50
 RESTART_PAUSE_MAX_MS = 5_000
 CRASHES_MAX = 10
-"""Failures in a row, each before the node was ready for `STABLE_MS`, after which the node gives up."""
-STABLE_MS = 30_000
+"""Failures in a row, each before the node had been ready for `STABLE_MS`, after which the node gives up."""
+STABLE_MS = 1_000
 OWN_PAUSE_MS = 1_000
 STACK_DUMP_MS = 200
 
-_NO_RESTART = (errors.Corrupt, errors.NewerFormat, errors.PortInUse, errors.ConfigInvalid)
+_NO_RESTART = (errors.Corrupt, errors.NewerFormat, errors.ConfigInvalid)
 
 log = logging.getLogger("danube_raft.supervisor")
 
 
 def _clear_run_dir(run_dir: Path) -> None:
     """Socket files of an earlier boot epoch, whose processes have all ended."""
-    run_dir.mkdir(mode=0o700, exist_ok=True)
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     for left in run_dir.iterdir():
-        left.unlink()
+        if left.is_socket():
+            left.unlink()
 
 
 class Child:
@@ -116,6 +117,8 @@ class Supervisor:
                 self._kill()
                 if isinstance(self._failed, _NO_RESTART):
                     raise self._failed
+                if isinstance(self._failed, errors.PortInUse) and not self._announced:
+                    raise self._failed
                 stable = self._ready_at and monotonic_ms() - self._ready_at > STABLE_MS
                 failures = 1 if stable else failures + 1
                 if failures > CRASHES_MAX:
@@ -126,7 +129,8 @@ class Supervisor:
                     return 0
         finally:
             self._kill()
-            self._context.term()
+            # Whatever went wrong on the way here may have left a socket open; waiting for it would be for ever.
+            self._context.destroy(linger=0)
 
     # ---------------------------------------------------------------- start
 
@@ -140,22 +144,27 @@ class Supervisor:
         line = json.dumps(setup).encode() + b"\n"
         for name in PROCESSES:
             edge = LocalEdge(self._context, address(SUPERVISOR, name), True, identity.boot_epoch)
-            process = subprocess.Popen(  # noqa: S603 -- this interpreter, our own module
-                [sys.executable, "-P", "-m", "danube_raft.node.process", name, self._config.data_dir],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                cwd=self._config.data_dir,
-                pass_fds=(self._data_dir.lock_fd,),
-                process_group=0,
-            )
+            try:
+                process = self._spawn(name)
+            except OSError as error:
+                edge.close()
+                raise errors.Fatal(f"cannot start the {TITLES[name]}: {error.strerror or error}") from None
             self._children.append(Child(name, process, edge, monotonic_ms()))
             assert process.stdin is not None, "the setup goes through standard input"
-            try:
+            # A pipe that is broken already: the child has ended, and `_watch` tells how.
+            with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(line)
                 process.stdin.flush()
-            except BrokenPipeError:
-                # It has ended already; `_watch` tells how.
-                continue
+
+    def _spawn(self, name: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 -- this interpreter, our own module
+            [sys.executable, "-P", "-m", "danube_raft.node.process", name, self._config.data_dir],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            cwd=self._config.data_dir,
+            pass_fds=(self._data_dir.lock_fd,),
+            process_group=0,
+        )
 
     # ---------------------------------------------------------------- watch
 
@@ -188,7 +197,7 @@ class Supervisor:
                 return self._dump(stuck, now)
 
     def _hear(self, child: Child, now: int) -> None:
-        for message in child.edge.receive(1_000):
+        for message in drained(child.edge):
             if isinstance(message, Progress):
                 child.progress_at = now
             elif isinstance(message, Ready):
@@ -206,11 +215,13 @@ class Supervisor:
         if not self._announced:
             self._announced = True
             config = self._config
-            print(  # noqa: T201 -- the one line that tells a user or a script that the node serves
-                f"ready endpoint={config.client_address} raft={config.raft_address} node_id={self._identity.node_id} "
-                f"data_dir={config.data_dir}",
-                flush=True,
-            )
+            # A reader of this line that has gone is no reason to stop.
+            with contextlib.suppress(OSError):
+                print(  # noqa: T201 -- the one line that tells a user or a script that the node serves
+                    f"ready endpoint={config.client_address} raft={config.raft_address} node_id={self._identity.node_id} "
+                    f"data_dir={config.data_dir}",
+                    flush=True,
+                )
 
     def _is_stuck(self, child: Child, now: int) -> bool:
         return now - child.progress_at > self._stuck_ms[child.name]
@@ -227,7 +238,8 @@ class Supervisor:
         """kv-server first, so that no client is answered by half a node; log-writer last."""
         deadline = monotonic_ms() + self._config.stop_timeout_ms
         for child in reversed(self._children):
-            child.edge.send([Stop()])
+            # A signal, not a message: it reaches a child in every state, also one that is starting or gone.
+            child.process.terminate()
             try:
                 child.process.wait(max(deadline - monotonic_ms(), 0) / 1000)
             except subprocess.TimeoutExpired:
@@ -257,7 +269,9 @@ def _stop_on_signals() -> int:
     writable.setblocking(False)
     signal.set_wakeup_fd(writable.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda _number, _frame: None)
+        # nohup and shells that start jobs in the background have a say.
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda _number, _frame: None)
     return readable.detach()
 
 
@@ -275,15 +289,14 @@ def _check_port(name: str, address: str) -> None:
         raise errors.PortInUse(f"cannot listen on {address} ({name}): {error.strerror or error}") from None
 
 
-def serve(config: Config, parent_descriptor: int | None = None) -> int:
+def serve(config: Config, parent_descriptors: tuple[int, ...] = ()) -> int:
     """Run a node in this process until it is stopped. Raises Fatal when it cannot run (any more).
 
-    `parent_descriptor`: also stop when this becomes readable or closed.
+    `parent_descriptors`: also stop when one of these becomes readable or closed.
     """
-    stop = _stop_on_signals()
-    descriptors = (stop,) if parent_descriptor is None else (stop, parent_descriptor)
+    descriptors = (_stop_on_signals(), *parent_descriptors)
     config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
-    with held_data_dir(config) as data_dir:
+    with held_data_dir(config, inheritable=True) as data_dir:
         logs.set_up(config.log_level, "supervisor")
         _check_port("raft_listen", config.raft_listen)
         _check_port("client_listen", config.client_listen)
@@ -305,8 +318,10 @@ def main() -> int:
     which closes when that program ends or wants the node to stop; an error goes out as JSON on standard output.
     """
     config = Config.from_json(sys.stdin.buffer.readline().decode())
+    # Two nets: a child that the program forked may hold the pipe open after the program has died.
+    parent = os.pidfd_open(os.getppid())
     try:
-        return serve(config, sys.stdin.fileno())
+        return serve(config, (sys.stdin.fileno(), parent))
     except errors.Fatal as error:
         print(json.dumps([error.code, error.message]), flush=True)  # noqa: T201 -- the embedding program reads it
         return error.exit_code

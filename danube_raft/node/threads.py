@@ -22,7 +22,7 @@ from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, Fatal, Timeout
 from danube_raft.node.assembly import PROCESSES, TITLES, build, inproc_address
 from danube_raft.node.bootstrap import held_data_dir, next_boot
-from danube_raft.node.endpoints import Endpoint, LocalEdge
+from danube_raft.node.endpoints import Endpoint, LocalEdge, drained
 from danube_raft.node.handler import SUPERVISOR
 from danube_raft.node.identity import Identity
 from danube_raft.node.loop import Loop
@@ -68,7 +68,7 @@ class ThreadedNode:
 
     def _run(self) -> None:
         try:
-            with held_data_dir(self._config) as data_dir:
+            with held_data_dir(self._config, inheritable=False) as data_dir:
                 self._serve(next_boot(data_dir))
         except (DanubeRaftError, OSError) as error:
             self._errors.append(error)
@@ -90,11 +90,13 @@ class ThreadedNode:
             self._threads.append(thread)
         self._watch(edges)
         for name, thread in zip(reversed(PROCESSES), reversed(self._threads), strict=True):
-            edges[name].send([Stop()])
+            # One that has ended cannot be told; the others still have to be.
+            with contextlib.suppress(Fatal):
+                edges[name].send([Stop()])
             thread.join(JOIN_S)
         for edge in edges.values():
             edge.close()
-        context.term()
+        context.destroy(linger=0)
 
     def _watch(self, edges: dict[str, LocalEdge]) -> None:
         """Until told to stop or until a thread ends."""
@@ -106,7 +108,7 @@ class ThreadedNode:
         while all(thread.is_alive() for thread in self._threads):
             events = dict(poller.poll(self._config.progress_ms))
             for edge in edges.values():
-                missing -= {message.name for message in edge.receive(1_000) if isinstance(message, Ready)}
+                missing -= {message.name for message in drained(edge) if isinstance(message, Ready)}
             if not missing:
                 self._served.set()
             if self._woken.fileno() in events:
@@ -115,16 +117,16 @@ class ThreadedNode:
     def _thread(self, name: str, identity: Identity, context: zmq.Context[Any]) -> None:
         endpoints: dict[str, Endpoint] = {}
         address = inproc_address(f"node-{identity.node_id}")
-        ended_well = False
         try:
             handler = build(name, self._config, identity, context, address, os.getpid(), endpoints)
             with contextlib.closing(handler):
                 Loop(name, os.getpid(), handler, endpoints, self._config).run()
-            ended_well = True
+        except Fatal as error:
+            self._errors.append(error)
         finally:
-            failure = sys.exception()
-            if not ended_well and failure is not None:
-                # Whatever it is, the whole node goes down with it and says so.
-                self._errors.append(failure)
+            bug = sys.exception()
+            if bug is not None:
+                # The whole node goes down with it and says so; the traceback is printed as of any thread.
+                self._errors.append(bug)
             for endpoint in endpoints.values():
                 endpoint.close()

@@ -4,6 +4,9 @@ Both are commands in the log like any other, so that every replica does the same
 checks deadline and generation again, in the cluster time of the entry. One of each kind is in flight; what was is
 forgotten when the role changes, and whatever is still due is found again.
 
+A leader that has nothing else to write while leases exist writes an empty expiry now and then: the stamp of the last
+entry is where cluster time goes on after a restart, and a lease must not get its time back from an idle one.
+
 Cluster time is estimated here from the last role and the last applied stamp. After a pause of the leader the estimate
 may run ahead; then apply refuses the expiry, and the stamp of that very entry puts the estimate right.
 """
@@ -61,7 +64,10 @@ class Upkeep:
         if now >= self._check_at and EXPIRE not in self._in_flight:
             cluster_ms = self._time_base_ms + now - self._time_at_ms
             leases = self._machine.leases.due(cluster_ms, self._config.expire_max_leases)
-            if leases:
+            idle = (
+                now - self._time_at_ms >= self._config.lease_checkpoint_ms and len(self._machine.leases) > 0
+            )
+            if leases or idle:
                 self._check_at = now + self._config.expiry_check_ms
                 found.append(self._command(EXPIRE, leases))
         return found
@@ -78,4 +84,5 @@ class Upkeep:
         deadline = self._machine.leases.next_deadline()
         if deadline is None:
             return None
-        return max(self._check_at, self._time_at_ms + deadline - self._time_base_ms)
+        due = min(deadline - self._time_base_ms, self._config.lease_checkpoint_ms)
+        return max(self._check_at, self._time_at_ms + due)

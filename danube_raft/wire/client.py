@@ -131,13 +131,14 @@ def kind_of(op: Any) -> str | None:
     return None if rule is None else rule.kind
 
 
-def request_id_of(request: Any) -> int:
-    """The id to answer a request under, 0 when it has none that can be used."""
-    if type(request) is tuple and len(request) > REQUEST_ID:
-        value = request[REQUEST_ID]
-        if type(value) is int and 0 <= value <= arguments.MAX_INTEGER:
-            return value
-    return 0
+def is_request(value: Any) -> bool:
+    """Whether this has the beginning of a request, so that an answer can name its request id."""
+    return (
+        type(value) is tuple
+        and len(value) > REQUEST_ID
+        and type(value[REQUEST_ID]) is int
+        and 0 <= value[REQUEST_ID] <= arguments.MAX_INTEGER
+    )
 
 
 def pack_request(

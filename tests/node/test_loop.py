@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import PortInUse
+from danube_raft.errors import Fatal, PortInUse
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientPort,
@@ -24,6 +24,7 @@ from danube_raft.node.endpoints import (
     LocalEdge,
     OpenPort,
     PeerPort,
+    drained,
 )
 from danube_raft.node.handler import KV, SUPERVISOR
 from danube_raft.node.loop import Loop
@@ -120,7 +121,7 @@ def test_a_turn_drains_everything_works_once_and_answers_in_one_frame(context: z
 def test_ready_comes_first_and_progress_follows(context: zmq.Context[Any]) -> None:
     running = Running(context, Recorder())
     assert running.supervisor.socket.poll(WAIT_MS)
-    heard = [*running.supervisor.receive(10)]
+    heard = [*drained(running.supervisor)]
     running.stop()
     assert heard[:2] == [local.Ready("consensus", 44), local.Progress(1)]
 
@@ -136,11 +137,71 @@ def test_a_timer_wakes_the_loop(context: zmq.Context[Any]) -> None:
     assert handler.clock == sorted(handler.clock)
 
 
+def test_the_time_of_a_turn_is_read_after_its_messages(context: zmq.Context[Any]) -> None:
+    """A stamp older than what it is put on would let a TTL end early."""
+    ticks = iter(range(1_000_000))
+    received: list[int] = []
+
+    class Stamped(Recorder):
+        def receive(self, edge: str, message: Any, now: int) -> None:
+            received.append(next(ticks))
+
+    handler = Stamped()
+    near = {
+        KV: LocalEdge(context, "inproc://kv", True, 3),
+        SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3),
+    }
+    far = {name: LocalEdge(context, f"inproc://{name}", False, 3) for name in near}
+    far[KV].send([local.ReadIndex(1)])
+    far[SUPERVISOR].send([local.Stop()])
+    Loop("log", 1, handler, near, Config(), clock=lambda: next(ticks)).run()
+    assert received
+    assert handler.clock[-1] > received[-1]
+    for edge in (*near.values(), *far.values()):
+        edge.close()
+
+
+def test_a_long_queue_is_taken_in_turns(context: zmq.Context[Any]) -> None:
+    """Or nothing is said of progress, and no credit returned, until it is empty."""
+    ticks = iter(range(0, 100_000_000, 30))
+
+    class Counting(Recorder):
+        def receive(self, edge: str, message: Any, now: int) -> None:
+            self.calls.append("receive")
+
+    handler = Counting()
+    near = {
+        KV: LocalEdge(context, "inproc://kv", True, 3),
+        SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3),
+    }
+    far = {name: LocalEdge(context, f"inproc://{name}", False, 3) for name in near}
+    for number in range(40):
+        far[KV].send([local.ReadIndex(number)])
+    loop = Loop("log", 1, handler, near, Config(), clock=lambda: next(ticks))
+    thread = threading.Thread(target=loop.run)
+    thread.start()
+    while handler.calls.count("receive") < 40 and thread.is_alive():
+        thread.join(0.01)
+    far[SUPERVISOR].send([local.Stop()])
+    thread.join(WAIT_MS / 1000)
+    assert not thread.is_alive()
+    assert max(len(row) for row in "".join(c[0] for c in handler.calls).split("t")) <= 5
+    for edge in (*near.values(), *far.values()):
+        edge.close()
+
+
+def test_a_send_to_a_process_that_is_gone_ends_the_boot(context: zmq.Context[Any]) -> None:
+    near = LocalEdge(context, "inproc://edge", True, 3)
+    with pytest.raises(Fatal, match="gone"):
+        near.send([local.Stop()])
+    near.close()
+
+
 def test_messages_of_another_boot_epoch_are_dropped(context: zmq.Context[Any]) -> None:
     old, new = LocalEdge(context, "inproc://edge", True, 3), LocalEdge(context, "inproc://edge", False, 4)
     new.send([local.Durable(1)])
     assert old.socket.poll(WAIT_MS)
-    assert list(old.receive(10)) == []
+    assert list(drained(old)) == []
     new.close()
     old.close()
 
@@ -172,7 +233,7 @@ def dealer(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
 def received(port: ClientPort | PeerPort, count: int) -> list[Any]:
     found: list[Any] = []
     while len(found) < count and port.socket.poll(WAIT_MS):
-        found += port.receive(100)
+        found += drained(port)
     return found
 
 
@@ -274,6 +335,26 @@ def test_bytes_that_are_no_zeromq_at_all_do_no_harm(context: zmq.Context[Any]) -
     with socket.create_connection((host, int(number)), timeout=5) as raw:
         raw.sendall(b"GET / HTTP/1.1\r\n\r\n" + os.urandom(2_000))
     client = dealer(context, address)
+    client.send_multipart([b"", b"body"])
+    (item,) = received(port, 1)
+    assert item.body == b"body"
+    client.close()
+    port.close()
+
+
+def test_a_port_listens_on_an_ipv6_address(context: zmq.Context[Any]) -> None:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+            address = f"[::1]:{probe.getsockname()[1]}"
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    port = ClientPort(context, Config(client_listen=address), Counter())
+    port.send([OpenPort()])
+    client = context.socket(zmq.DEALER)
+    client.linger = 0
+    client.ipv6 = True
+    client.connect(f"tcp://{address}")
     client.send_multipart([b"", b"body"])
     (item,) = received(port, 1)
     assert item.body == b"body"

@@ -44,6 +44,50 @@ def test_a_stop_is_quick_and_leaves_nothing(tmp_path: Path, number: signal.Signa
         assert took < 3
 
 
+@pytest.mark.parametrize("delay_s", [0.02, 0.2, 0.3, 0.4, 0.5, 0.6])
+def test_a_stop_during_the_start_is_as_orderly_as_any(tmp_path: Path, delay_s: float) -> None:
+    node = RealNode(tmp_path / "data")
+    process = node.spawn()
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(delay_s)
+    code, took = node.stop()
+    assert process.stdout is not None
+    process.stdout.close()
+    # Before the interpreter has come to install its handlers the signal itself is the end.
+    assert code in (0, -signal.SIGTERM)
+    assert took < 3
+    assert "Traceback" not in node.log_path.read_text()
+    assert (node.survivors(), node.data_dir.exists() and socket_files(node)) in (([], []), ([], False))
+
+
+def test_a_stop_of_the_whole_group_at_once_is_as_orderly_as_any(tmp_path: Path) -> None:
+    """As systemd does it."""
+    with RealNode(tmp_path / "data") as node:
+        for child in node.family()[1:]:
+            child.terminate()
+        code, took = node.stop()
+        assert (code, node.survivors(), socket_files(node)) == (0, [], [])
+        assert took < 3
+        assert not node.logged("Traceback")
+
+
+def test_nohup_is_heeded(tmp_path: Path) -> None:
+    node = RealNode(tmp_path / "data")
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        node.start()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    with node.store() as store:
+        assert node.process is not None
+        node.process.send_signal(signal.SIGHUP)
+        store.put("/a", 1)
+        assert node.process.poll() is None
+        assert node.stop()[0] == 0
+    assert node.process.stdout is not None
+    node.process.stdout.close()
+
+
 def test_the_processes_are_told_apart_by_name(tmp_path: Path) -> None:
     with RealNode(tmp_path / "data") as node:
         names = {process.name() for process in node.family()[1:]}

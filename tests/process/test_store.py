@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -254,6 +256,39 @@ def test_a_node_that_cannot_start_raises_the_reason(tmp_path: Path, threads: boo
         with pytest.raises(errors.DataDirInUse):
             other.start()
         other.stop()
+
+
+@pytest.mark.parametrize("threads", [True, False], ids=["threads", "processes"])
+@pytest.mark.parametrize("taken", ["raft_listen", "client_listen"])
+def test_a_taken_port_is_the_reason_and_nothing_is_left_behind(
+    tmp_path: Path, threads: bool, taken: str
+) -> None:
+    node = new_node(tmp_path / "data", threads)
+    host, port = getattr(node.config, taken).split(":")
+    with socket.socket() as holder:
+        holder.bind((host, int(port)))
+        holder.listen()
+        with pytest.raises(errors.PortInUse):
+            node.start()
+        node.stop()
+    with new_node(tmp_path / "data", threads) as again, MetadataStore(again.endpoint) as store:
+        store.put("/a", 1)
+
+
+def test_a_child_that_the_program_forked_does_not_keep_the_node_alive(tmp_path: Path) -> None:
+    node = new_node(tmp_path / "data", threads=False)
+    node.start()
+    child = os.fork()
+    if child == 0:
+        signal.pause()
+        os._exit(0)
+    try:
+        begun = time.monotonic()
+        node.stop()
+        assert time.monotonic() - begun < 2
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_a_bad_setting_is_refused_at_once() -> None:

@@ -188,13 +188,13 @@ def test_deep_nesting_is_refused_like_any_other_wrong_type(place: int) -> None:
 def test_what_is_no_request_at_all_is_refused(raw: Any) -> None:
     with pytest.raises(InvalidArgument):
         client.check(raw)
-    assert client.request_id_of(raw) == 0
+    assert not client.is_request(raw)
 
 
 def test_an_answer_to_a_broken_request_still_finds_its_id() -> None:
-    assert client.request_id_of((9, None, 77)) == 77
-    assert client.request_id_of((9, None, True)) == 0
-    assert client.request_id_of((9, None, -1)) == 0
+    assert client.is_request((9, None, 77))
+    assert not client.is_request((9, None, True))
+    assert not client.is_request((9, None, -1))
 
 
 def test_kinds_say_which_way_a_request_goes() -> None:

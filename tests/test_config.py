@@ -1,0 +1,111 @@
+"""Settings: sources in their order, and one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from danube_raft.config import Config, documentation, load
+from danube_raft.errors import ConfigInvalid
+
+
+def file(tmp_path: Path, content: str | bytes) -> Path:
+    path = tmp_path / "node.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = file(tmp_path, "heartbeat_ms: 11\nretry_min_ms: 12\nretry_max_ms: 13\n")
+    monkeypatch.setenv("DANUBE_RAFT_RETRY_MAX_MS", "23")
+    monkeypatch.setenv("DANUBE_RAFT_RETRY_MIN_MS", "22")
+    config = load(path, {"retry_max_ms": 33, "data_dir": None})
+    assert (config.heartbeat_ms, config.retry_min_ms, config.retry_max_ms) == (11, 22, 33)
+    assert config.data_dir == Config().data_dir
+
+
+def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
+    assert load(file(tmp_path, "# nothing\n")) == Config()
+
+
+def test_a_child_process_gets_the_same_settings() -> None:
+    config = Config(heartbeat_ms=50)
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_every_setting_is_documented_and_its_default_is_allowed() -> None:
+    assert load() == Config()
+    assert set(documentation()) == set(asdict(Config()))
+    assert all(documentation().values())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("5", "setting: value"),
+        ("hello", "setting: value"),
+        ("[1, 2]", "setting: value"),
+        ("5: 1", "setting: value"),
+        ("a: [", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        ("heartbeat: 5", "unknown setting 'heartbeat'"),
+        ("heartbeat_ms: [1]", "heartbeat_ms"),
+        ("data_dir: 5", "data_dir"),
+        ("log_stuck_ms: 900", "progress_ms"),
+        ("!!python/object/apply:os.system [ls]", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_one_line(tmp_path: Path, content: str | bytes, said: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(file(tmp_path, content))
+    assert said in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    with pytest.raises(ConfigInvalid, match="directory"):
+        load(tmp_path)
+    with pytest.raises(ConfigInvalid, match="No such file"):
+        load(tmp_path / "missing.yaml")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "host", ":7650", "host:", "host:0", "host:65536", "host:x", "host:\u0661", "localhost.example.com:7650",
+     "10.0.0.1:7650", "0.0.0.0:7650", "[::]:7650", "*:7650"],
+)  # fmt: skip
+def test_addresses_that_cannot_be_listened_on_safely_are_refused(address: str) -> None:
+    with pytest.raises(ConfigInvalid, match="raft_listen"):
+        load(None, {"raft_listen": address})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.8.8.8:1", "localhost:1", "[::1]:65535"])
+def test_loopback_addresses_are_fine(address: str) -> None:
+    assert load(None, {"raft_listen": address}).raft_address == address
+
+
+def test_a_wildcard_needs_an_address_for_others_and_no_keys_need_a_word() -> None:
+    settings = {"raft_listen": "0.0.0.0:7650", "raft_advertise": "db1:7650"}
+    with pytest.raises(ConfigInvalid, match="insecure"):
+        load(None, settings)
+    assert load(None, {**settings, "insecure": True}).raft_address == "db1:7650"
+
+
+def test_random_settings_are_taken_or_refused_in_one_line() -> None:
+    chance = random.Random(20261123)
+    values: list[Any] = [0, -1, 1, 1 << 40, "x", "", "7", None, True, 1.5, [], {}, b"x", "\ud800"]
+    said: list[str] = []
+    for _ in range(300):
+        flags = {chance.choice(list(documentation())): chance.choice(values) for _ in range(2)}
+        try:
+            load(None, flags)
+        except ConfigInvalid as error:
+            said.append(error.message)
+    assert 0 < len(said) < 300
+    assert not any("\n" in message for message in said)
