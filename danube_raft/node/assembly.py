@@ -22,7 +22,6 @@ from danube_raft.node.identity import Identity
 from danube_raft.wire.local import Progress
 
 PROCESSES = (LOG, CONSENSUS, KV)
-TITLES = {LOG: "log-writer", CONSENSUS: "consensus", KV: "kv-server"}
 
 RUN_DIR = "run"
 """Of the data directory: where the socket files are while the node runs."""

@@ -4,16 +4,16 @@ A handler owns no socket, no clock and no source of randomness. The loop (`node/
 tests and the simulator drive it in the same way: `start` once; then, again and again, `receive` for every message
 that waits, `turn` once, and everything in `outbox` is sent. `now` is monotonic milliseconds and never goes back.
 
-Edges are named after what is at the far end: "kv", "consensus", "log", "supervisor", "clients", "peers".
+Edges are named after what is at the far end: "kv-server", "consensus", "log-writer", "supervisor", "clients", "peers".
 """
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-KV = "kv"
+KV = "kv-server"
 CONSENSUS = "consensus"
-LOG = "log"
+LOG = "log-writer"
 SUPERVISOR = "supervisor"
 CLIENTS = "clients"
 PEERS = "peers"

@@ -28,7 +28,7 @@ import zmq
 from danube_raft.config import Config
 from danube_raft.errors import Fatal
 from danube_raft.node import logs
-from danube_raft.node.assembly import TITLES, build, ipc_address
+from danube_raft.node.assembly import build, ipc_address
 from danube_raft.node.endpoints import Endpoint
 from danube_raft.node.handler import SUPERVISOR
 from danube_raft.node.identity import Identity
@@ -100,12 +100,12 @@ def main() -> int:
     setup = json.loads(sys.stdin.buffer.readline())
     stop_descriptor = _stop_descriptor()
     die_with_parent(setup["supervisor_pid"])
-    _name_process(TITLES[process])
+    _name_process(process)
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     config = Config.from_json(setup["config"])
     identity = Identity(*setup["identity"])
-    logs.set_up(config.log_level, TITLES[process])
+    logs.set_up(config.log_level, process)
     raise_descriptor_limit()
     return run(process, config, identity, stop_descriptor)
 

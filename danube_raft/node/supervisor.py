@@ -28,7 +28,7 @@ import zmq
 from danube_raft import errors
 from danube_raft.config import Config, split_address
 from danube_raft.node import logs
-from danube_raft.node.assembly import PROCESSES, RUN_DIR, TITLES, ipc_address
+from danube_raft.node.assembly import PROCESSES, RUN_DIR, ipc_address
 from danube_raft.node.bootstrap import held_data_dir, next_boot
 from danube_raft.node.endpoints import LocalEdge, drained
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
@@ -75,7 +75,7 @@ class Child:
         if code is None:
             return None
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"{TITLES[self.name]} (pid {self.process.pid}) ended: {how}"
+        return f"{self.name} (pid {self.process.pid}) ended: {how}"
 
     def close(self) -> None:
         """Release what the parent holds of it; the process has ended."""
@@ -148,7 +148,7 @@ class Supervisor:
                 process = self._spawn(name)
             except OSError as error:
                 edge.close()
-                raise errors.Fatal(f"cannot start the {TITLES[name]}: {error.strerror or error}") from None
+                raise errors.Fatal(f"cannot start the {name}: {error.strerror or error}") from None
             self._children.append(Child(name, process, edge, monotonic_ms()))
             assert process.stdin is not None, "the setup goes through standard input"
             # A pipe that is broken already: the child has ended, and `_watch` tells how.
@@ -210,7 +210,7 @@ class Supervisor:
 
     def _announce(self, now: int) -> None:
         self._ready_at = now
-        pids = " ".join(f"{TITLES[child.name]}={child.process.pid}" for child in self._children)
+        pids = " ".join(f"{child.name}={child.process.pid}" for child in self._children)
         log.info("ready %s", pids)
         if not self._announced:
             self._announced = True
@@ -227,10 +227,11 @@ class Supervisor:
         return now - child.progress_at > self._stuck_ms[child.name]
 
     def _dump(self, child: Child, now: int) -> str:
+        log.warning("%s (pid %d) makes no progress; this is where it is:", child.name, child.process.pid)
         child.process.send_signal(signal.SIGUSR1)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(STACK_DUMP_MS / 1000)
-        return f"{TITLES[child.name]} (pid {child.process.pid}) made no progress for {now - child.progress_at} ms"
+        return f"{child.name} (pid {child.process.pid}) made no progress for {now - child.progress_at} ms"
 
     # ---------------------------------------------------------------- stop
 
@@ -243,7 +244,7 @@ class Supervisor:
             try:
                 child.process.wait(max(deadline - monotonic_ms(), 0) / 1000)
             except subprocess.TimeoutExpired:
-                log.warning("%s (pid %d) does not end; killing it", TITLES[child.name], child.process.pid)
+                log.warning("%s (pid %d) does not end; killing it", child.name, child.process.pid)
         self._kill()
 
     def _kill(self) -> None:

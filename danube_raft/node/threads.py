@@ -20,7 +20,7 @@ import zmq
 
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, Fatal, Timeout
-from danube_raft.node.assembly import PROCESSES, TITLES, build, inproc_address
+from danube_raft.node.assembly import PROCESSES, build, inproc_address
 from danube_raft.node.bootstrap import held_data_dir, next_boot
 from danube_raft.node.endpoints import Endpoint, LocalEdge, drained
 from danube_raft.node.handler import SUPERVISOR
@@ -84,7 +84,7 @@ class ThreadedNode:
         }
         for name in PROCESSES:
             arguments = (name, identity, context)
-            thread = threading.Thread(target=self._thread, args=arguments, name=f"danube-raft-{TITLES[name]}")
+            thread = threading.Thread(target=self._thread, args=arguments, name=f"danube-raft-{name}")
             thread.daemon = True
             thread.start()
             self._threads.append(thread)

@@ -81,10 +81,10 @@ class Running:
     """A loop in a thread, with the far ends of its edges in the test's hands."""
 
     def __init__(self, context: zmq.Context[Any], handler: Recorder, before: int = 0) -> None:
-        self.kv = LocalEdge(context, "inproc://kv", True, 3)
+        self.kv = LocalEdge(context, f"inproc://{KV}", True, 3)
         self.supervisor = LocalEdge(context, "inproc://supervisor", True, 3)
         near: dict[str, Endpoint] = {
-            KV: LocalEdge(context, "inproc://kv", False, 3),
+            KV: LocalEdge(context, f"inproc://{KV}", False, 3),
             SUPERVISOR: LocalEdge(context, "inproc://supervisor", False, 3),
         }
         if before:
@@ -148,7 +148,7 @@ def test_the_time_of_a_turn_is_read_after_its_messages(context: zmq.Context[Any]
 
     handler = Stamped()
     near = {
-        KV: LocalEdge(context, "inproc://kv", True, 3),
+        KV: LocalEdge(context, f"inproc://{KV}", True, 3),
         SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3),
     }
     far = {name: LocalEdge(context, f"inproc://{name}", False, 3) for name in near}
@@ -171,7 +171,7 @@ def test_a_long_queue_is_taken_in_turns(context: zmq.Context[Any]) -> None:
 
     handler = Counting()
     near = {
-        KV: LocalEdge(context, "inproc://kv", True, 3),
+        KV: LocalEdge(context, f"inproc://{KV}", True, 3),
         SUPERVISOR: LocalEdge(context, "inproc://supervisor", True, 3),
     }
     far = {name: LocalEdge(context, f"inproc://{name}", False, 3) for name in near}

@@ -91,7 +91,7 @@ def test_nohup_is_heeded(tmp_path: Path) -> None:
 def test_the_processes_are_told_apart_by_name(tmp_path: Path) -> None:
     with RealNode(tmp_path / "data") as node:
         names = {process.name() for process in node.family()[1:]}
-        assert names == {"dr-log-writer", "dr-consensus", "dr-kv-server"}
+        assert names == {f"dr-{name}" for name in PROCESSES}
         with node.store() as store:
             status = store.status()
         pids = {name: node.child(name) for name in PROCESSES}
@@ -147,7 +147,7 @@ def test_a_process_that_makes_no_progress_is_replaced(tmp_path: Path) -> None:
         node.store(timeout_ms=20_000) as store,
     ):
         store.put("/a", 1)
-        stuck = until(lambda: node.child("kv"), "a kv-server")
+        stuck = until(lambda: node.child("kv-server"), "a kv-server")
         stuck.send_signal(signal.SIGSTOP)
         store.put("/a", 2)
         assert the(store.get("/a")).version == 2

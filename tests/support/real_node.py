@@ -20,7 +20,7 @@ import psutil
 from danube_raft import MetadataStore
 
 WAIT_S = 20.0
-PROCESSES = ("log", "consensus", "kv")
+PROCESSES = ("log-writer", "consensus", "kv-server")
 
 
 def free_ports(count: int) -> list[int]:
