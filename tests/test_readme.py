@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
+
+from real_node import free_ports
 
 from danube_raft import Node, errors
 from danube_raft.config import Config
@@ -18,12 +19,6 @@ TEXT = README.read_text()
 
 def blocks() -> list[str]:
     return re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def run(code: str, cwd: Path) -> str:
@@ -55,7 +50,7 @@ def _plain(default: object) -> str:
 
 def test_the_raw_protocol_example_puts_and_gets(tmp_path: Path) -> None:
     (code,) = [block for block in blocks() if "zmq.REQ" in block]
-    client, raft = free_address(), free_address()
+    client, raft = (f"127.0.0.1:{port}" for port in free_ports(2))
     with Node(data_dir=str(tmp_path / "data"), client_listen=client, raft_listen=raft, threads=True):
         printed = run(code.replace("127.0.0.1:7750", client), tmp_path)
     assert printed.splitlines()[0] == "[2, 1, None]"
@@ -64,8 +59,10 @@ def test_the_raw_protocol_example_puts_and_gets(tmp_path: Path) -> None:
 
 def test_the_python_example_runs(tmp_path: Path) -> None:
     (code,) = [block for block in blocks() if "Node(" in block]
-    settings = f'client_listen="{free_address()}", raft_listen="{free_address()}", '
-    printed = run(code.replace("Node(", "Node(" + settings, 1), tmp_path)
+    for address, port in zip(("127.0.0.1:17750", "127.0.0.1:17650"), free_ports(2), strict=True):
+        assert address in code
+        code = code.replace(address, f"127.0.0.1:{port}")
+    printed = run(code, tmp_path)
     assert printed.splitlines() == ["/cluster/register/b1 {'url': 'b1:6650'} 1", "1"]
 
 
