@@ -210,7 +210,8 @@ class Load:
         try:
             begin = time.perf_counter()
             for number, socket in enumerate(self.sockets):
-                self._send(socket, run.begin(range(number, len(draws), len(self.sockets)), begin))
+                if number < len(draws):
+                    self._send(socket, run.begin(range(number, len(draws), len(self.sockets)), begin))
             now = checked = begin
             while run.left:
                 for socket, _ in self._poller.poll(int(CHECK_S * 1000)):
