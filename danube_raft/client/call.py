@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from danube_raft import errors
@@ -24,6 +25,8 @@ from danube_raft.wire.operations import WRITE
 
 REQUEST_MS = 5_000
 """Deadline of a request unless the caller names one."""
+REQUEST_MAX_MS = 2**31 - 1
+"""Longest deadline, 24 days: the longest wait that every system call takes."""
 ATTEMPT_MS = 1_000
 """Silence after which the next endpoint is asked."""
 CONNECT_MS = 200
@@ -50,24 +53,38 @@ _SETTLES_ALL = (
 
 
 class Endpoints:
-    """Addresses `host:port` in the order of preference; `place` is the one that answered last."""
+    """Addresses `host:port` in the order of preference; `place` is the one that answered last, `answered` whether
+    one ever has."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         if not names:
             raise errors.InvalidArgument("no endpoint given: expected host:port,host:port")
         for name in names:
-            host, _, port = name.rpartition(":")
-            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+            if not isinstance(name, str) or not _is_address(name):
                 raise errors.InvalidArgument(
                     f"endpoint {name!r}: expected host:port with a port from 1 to 65535"
                 )
         self.names = names
         self.place = 0
+        self.answered = False
 
     @staticmethod
-    def parse(text: str) -> Endpoints:
-        """From `host:port,host:port`; raises InvalidArgument."""
-        return Endpoints(tuple(part.strip() for part in text.split(",") if part.strip()))
+    def parse(given: str | Sequence[str]) -> Endpoints:
+        """From `host:port,host:port` or a sequence of `host:port`; raises InvalidArgument."""
+        if isinstance(given, str):
+            return Endpoints(tuple(part.strip() for part in given.split(",") if part.strip()))
+        if not isinstance(given, Sequence) or isinstance(given, bytes | bytearray | memoryview):
+            raise errors.InvalidArgument(
+                f"endpoints must be host:port,host:port or a sequence of host:port, not {type(given).__name__}"
+            )
+        return Endpoints(tuple(given))
+
+
+def _is_address(name: str) -> bool:
+    host, _, port = name.rpartition(":")
+    if not host or not name.isascii() or any(mark in host for mark in ",/ "):
+        return False
+    return port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535
 
 
 class Session:
@@ -202,11 +219,16 @@ class Call:
         self._rotate()
         self.wait_until = now
 
+    def unable(self, error: errors.DanubeRaftError) -> errors.DanubeRaftError:
+        """The outcome when this side cannot go on: `error`, unless an attempt of a write is unsettled."""
+        return self._failure() if self.is_write and self._unsettled else error
+
     def receive(self, reply: tuple[Any, ...], now: float) -> None:
         """Take one reply. Those to other requests, or of a call that has ended, change nothing."""
         request_id = reply[wire.R_REQUEST_ID]
         if request_id not in self._attempts or self.result is not None:
             return
+        self._endpoints.answered = True
         if reply[wire.R_STATUS] == wire.STATUS_OK:
             self.result = reply[wire.R_RESULT :]
             self.revision = reply[wire.R_REVISION]
@@ -267,14 +289,16 @@ class Call:
         names = ", ".join(self._endpoints.names)
         if not self._attempts:
             return errors.NoConnection(f"no connection to {names} {waited}; nothing was sent")
+        # Connected, and never a reply: perhaps the port of something else, such as that for peers.
+        hint = "" if self._endpoints.answered else "; is this a client port?"
         if self.is_write and self._unsettled:
             details = {"client_id": self._session.client_id, "serial": self._serial}
             return errors.Uncertain(
-                f"no answer to {self._op} from {names} {waited}; it may be applied", details
+                f"no answer to {self._op} from {names} {waited}; it may be applied{hint}", details
             )
         if self._error is not None:
             return self._error
-        return errors.Timeout(f"no answer to {self._op} from {names} {waited}")
+        return errors.Timeout(f"no answer to {self._op} from {names} {waited}{hint}")
 
 
 def error_of(reply: tuple[Any, ...]) -> errors.DanubeRaftError:

@@ -44,8 +44,12 @@ def whole_ms(left: float) -> int:
 
 
 def connect(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
-    """A DEALER to one endpoint, with the options that every client socket needs."""
-    socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    """A DEALER to one endpoint, with the options that every client socket needs. Raises Overloaded when the process
+    has no room for another socket."""
+    try:
+        socket: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    except zmq.ZMQError as error:
+        raise no_socket(error) from None
     socket.linger = 0
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
@@ -62,6 +66,11 @@ def connect(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
     return socket
 
 
+def no_socket(error: zmq.ZMQError) -> Overloaded:
+    """The error for a socket that could not be opened."""
+    return Overloaded(f"no socket for another connection: {error.strerror} (the limit is `ulimit -n`)")
+
+
 class Channel:
     """One owner's sockets."""
 
@@ -76,7 +85,11 @@ class Channel:
             now = now_ms()
             send = call.next(now)
             if send is not None:
-                if self._send(send.endpoint, send.body, send.connect_until):
+                try:
+                    taken = self._send(send.endpoint, send.body, send.connect_until)
+                except Rejected as error:
+                    raise call.unable(error) from None
+                if taken:
                     call.sent(now_ms())
                 else:
                     call.blocked(now_ms())

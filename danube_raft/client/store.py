@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
 
 from danube_raft.client import operation
-from danube_raft.client.call import REQUEST_MS, Call, Endpoints, Session
+from danube_raft.client.call import REQUEST_MAX_MS, REQUEST_MS, Call, Endpoints, Session
 from danube_raft.client.channel import Pool, now_ms
 from danube_raft.client.operation import Ask, Page, Range
 from danube_raft.client.record import MetaOptions, Record, Swapped, Versioned, Written
@@ -25,7 +25,7 @@ from danube_raft.client.stream import Options, Stream
 from danube_raft.client.value import JSON, RAW, Codec
 from danube_raft.client.watch import Watch
 from danube_raft.errors import InvalidArgument
-from danube_raft.wire.client import SESSION
+from danube_raft.wire import client as wire
 
 T = TypeVar("T")
 
@@ -44,21 +44,23 @@ class Listing(NamedTuple):
 class MetadataStore:
     """A store of keys and values, reached through any of its nodes.
 
-    `endpoints` is `host:port,host:port`. `timeout_ms` is the deadline of a request with all its attempts.
+    `endpoints` is `host:port,host:port` or a sequence of `host:port`. `timeout_ms` is the deadline of a request with all its attempts.
     `consistency` is the level of reads that name none. Values are JSON unless a `codec` or `raw=True` (bytes) is
     given. Opening connects to nothing yet.
     """
 
     def __init__(
         self,
-        endpoints: str,
+        endpoints: str | Sequence[str],
         timeout_ms: int = REQUEST_MS,
-        consistency: str | int = SESSION,
+        consistency: str | int = wire.SESSION,
         codec: Codec = JSON,
         raw: bool = False,
     ) -> None:
-        if timeout_ms < 1:
-            raise InvalidArgument("timeout_ms must be at least 1")
+        if type(timeout_ms) is not int or not 1 <= timeout_ms <= REQUEST_MAX_MS:
+            raise InvalidArgument(f"timeout_ms must be an integer from 1 to {REQUEST_MAX_MS}")
+        # A wrong level would otherwise be found by the first read only.
+        wire.check((wire.VERSION, "status", 0, timeout_ms, consistency))
         self._endpoints = Endpoints.parse(endpoints)
         self._timeout_ms = timeout_ms
         self._consistency = consistency
@@ -98,6 +100,7 @@ class MetadataStore:
         consistency: Consistency = None,
     ) -> Record | list[Record] | None:
         """The record, or None; with WITH_PREFIX every record below the key. `revision` reads the past."""
+        _check_option(option)
         if option is MetaOptions.WITH_PREFIX:
             return self.get_prefix(key, revision=revision, consistency=consistency)
         return self._ask(operation.get(self._codec, key, revision), consistency)
@@ -183,6 +186,7 @@ class MetadataStore:
         self, key: str, value: Any, option: MetaOptions = MetaOptions.NONE, *, prev: bool = False
     ) -> Written:
         """Store a value; a TTL that the key had is cleared. `prev` (or WITH_PREV_KEY) returns the old record."""
+        _check_option(option)
         return self._ask(operation.put(self._codec, key, value, prev or option is MetaOptions.WITH_PREV_KEY))
 
     def put_with_ttl(self, key: str, value: Any, ttl_ms: int, *, prev: bool = False) -> Written:
@@ -222,14 +226,14 @@ class MetadataStore:
         deletes: bool = True,
     ) -> Watch:
         """All changes below one prefix or several, from `from_revision` on; by default those after this call."""
+        options = Options(_several(prefixes), prev, keys_only, puts, deletes)
+        options.check(from_revision)
         if from_revision is None:
             # The revision of the start is fixed here, so that a connection lost before the first event costs none.
             from_revision = (
                 self._call(operation.get(self._codec, "/", None), None, self._endpoints).revision + 1
             )
         cluster_id = self._session.token[0] if self._session.token is not None else 0
-        chosen = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
-        options = Options(chosen, prev, keys_only, puts, deletes)
         stream = Stream(self._session, self._codec, options, from_revision, cluster_id, now_ms())
         watch = Watch(self._pool, stream, self._endpoints, self._watches.discard)
         self._watches.add(watch)
@@ -315,3 +319,19 @@ class MetadataStore:
             if what.limit is not None and len(found) >= what.limit:
                 return found[: what.limit]
         return found
+
+
+def _check_option(option: MetaOptions) -> None:
+    if not isinstance(option, MetaOptions):
+        raise InvalidArgument(f"option must be one of MetaOptions, not {type(option).__name__}")
+
+
+def _several(prefixes: str | Sequence[str]) -> tuple[str, ...]:
+    """One prefix or several, which are checked later, as a tuple."""
+    if isinstance(prefixes, str):
+        return (prefixes,)
+    if not isinstance(prefixes, Sequence):
+        raise InvalidArgument(
+            f"prefixes must be a string or a sequence of strings, not {type(prefixes).__name__}"
+        )
+    return tuple(prefixes)

@@ -46,6 +46,19 @@ class Options(NamedTuple):
     puts: bool = True
     deletes: bool = True
 
+    def arguments(self, from_revision: int) -> tuple[Any, ...]:
+        """Those of the wire operation."""
+        return (
+            self.prefixes, from_revision, CREDIT_BYTES, self.prev, self.keys_only, self.puts, self.deletes
+        )  # fmt: skip
+
+    def check(self, from_revision: int | None) -> None:
+        """Raises InvalidArgument or RequestTooLarge; what a node would say, without a round trip."""
+        arguments = self.arguments(1 if from_revision is None else from_revision)
+        wire.check((wire.VERSION, "watch", 0, None, None, None, None, None, None, *arguments))
+        if not self.puts and not self.deletes:
+            raise errors.InvalidArgument("a watch without puts and without deletes would see nothing")
+
 
 class Stream:
     """The state of one watch."""
@@ -76,7 +89,6 @@ class Stream:
         self._probe_at = now
         self._silent_at = now
         self._pause_ms = RESUME_MIN_MS
-        wire.check((wire.VERSION, "watch", 0, None, None, None, None, None, None, *self._arguments()))
 
     # ---------------------------------------------------------------- out
 
@@ -90,7 +102,8 @@ class Stream:
         self._probe_at = now + PROBE_MS
         # The node may have nothing to say: its answer to a progress request is the first sign of life.
         self._silent_at = now + SILENCE_MS
-        return wire.pack_request("watch", self._watch_id, *self._arguments()) + self._probe()
+        arguments = self._options.arguments(self.next_revision)
+        return wire.pack_request("watch", self._watch_id, *arguments) + self._probe()
 
     def due(self, now: float) -> bytes | None:
         """Credit and keep-alive to send now, or None."""
@@ -154,12 +167,6 @@ class Stream:
         return changes
 
     # ---------------------------------------------------------------- inside
-
-    def _arguments(self) -> tuple[Any, ...]:
-        what = self._options
-        return (
-            what.prefixes, self.next_revision, CREDIT_BYTES, what.prev, what.keys_only, what.puts, what.deletes
-        )  # fmt: skip
 
     def _probe(self) -> bytes:
         own = self._session.request_id()

@@ -19,7 +19,7 @@ from typing import Any, Self
 import zmq
 
 from danube_raft.client.call import CONNECT_MS, Endpoints
-from danube_raft.client.channel import Pool, connect, now_ms, whole_ms
+from danube_raft.client.channel import Pool, connect, no_socket, now_ms, whole_ms
 from danube_raft.client.record import Event
 from danube_raft.client.stream import Stream
 from danube_raft.wire import codec
@@ -34,7 +34,11 @@ class Link:
 
     def __init__(self, context: zmq.Context[Any], endpoint: str, wake: int) -> None:
         self.socket = connect(context, endpoint)
-        self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        try:
+            self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        except zmq.ZMQError as error:
+            self.socket.close()
+            raise no_socket(error) from None
         self.poller = zmq.Poller()
         for source in (self.monitor, wake):
             self.poller.register(source, zmq.POLLIN)

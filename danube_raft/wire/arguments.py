@@ -20,12 +20,9 @@ COUNTERS = "/counters/"
 
 def key(name: str, value: Any) -> None:
     """A key to read."""
-    if type(value) is not str:
-        raise InvalidArgument(f"{name} must be a string")
+    prefix(name, value)
     if not value:
         raise KeyEmpty(f"{name} must not be empty")
-    if len(value) > 1024 and len(value.encode()) > MAX_KEY_BYTES:
-        raise RequestTooLarge(f"{name} is longer than {MAX_KEY_BYTES} bytes")
 
 
 def own_key(name: str, value: Any) -> None:
@@ -39,7 +36,12 @@ def prefix(name: str, value: Any) -> None:
     """A prefix; empty for everything."""
     if type(value) is not str:
         raise InvalidArgument(f"{name} must be a string")
-    if len(value) > 1024 and len(value.encode()) > MAX_KEY_BYTES:
+    try:
+        size = len(value) if value.isascii() else len(value.encode())
+    except UnicodeEncodeError:
+        # Half of a surrogate pair: Python makes it of undecodable bytes of a command line. It cannot be packed.
+        raise InvalidArgument(f"{name} is not valid Unicode, so it has no UTF-8") from None
+    if size > MAX_KEY_BYTES:
         raise RequestTooLarge(f"{name} is longer than {MAX_KEY_BYTES} bytes")
 
 
@@ -88,12 +90,6 @@ def block(name: str, value: Any) -> None:
     """How many ids to take at once."""
     if type(value) is not int or not 1 <= value <= 1_000_000:
         raise InvalidArgument(f"{name} must be an integer from 1 to 1000000")
-
-
-def optional_natural(name: str, value: Any) -> None:
-    """An integer from 0 to 2^53, or nil."""
-    if value is not None:
-        natural(name, value)
 
 
 def optional_positive(name: str, value: Any) -> None:

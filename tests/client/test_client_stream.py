@@ -199,4 +199,4 @@ def test_pauses_grow_while_nothing_is_heard_and_shrink_when_something_is() -> No
 
 def test_bad_prefixes_are_refused_before_anything_is_sent() -> None:
     with pytest.raises(errors.InvalidArgument):
-        Stream(Session(), JSON, Options(()), 1, 0, 0.0)
+        Options(()).check(1)
