@@ -14,6 +14,7 @@ from .output import Format, line, show_json, show_table
 if TYPE_CHECKING:
     from .load import Load, Measured
 
+WATCHERS = 100
 WATCH_SILENCE_S = 10.0
 """Silence after which events that have not come are counted as missing."""
 
@@ -33,10 +34,14 @@ def bench(
     ],
     clients: Annotated[int, typer.Option(min=1, help="Clients, each with one request in flight.")] = 1,
     connections: Annotated[int, typer.Option(min=1, help="Connections, spread over the endpoints.")] = 1,
-    total: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 10_000,
+    total: Annotated[
+        int, typer.Option(min=1, help="Requests in all, rounded down to the same number for each client.")
+    ] = 10_000,
     value_size: Annotated[int, typer.Option(min=0, help="Bytes in a value.")] = 256,
     keys: Annotated[int, typer.Option(min=1, help="Distinct keys.")] = 1_000,
-    watchers: Annotated[int, typer.Option(min=1, help="watch: watchers on the one prefix.")] = 100,
+    watchers: Annotated[
+        int | None, typer.Option(min=1, help=f"watch: watchers on the one prefix. [default: {WATCHERS}]")
+    ] = None,
     consistency: ConsistencyOption = None,
     endpoints: EndpointsOption = None,
     output: OutputOption = None,
@@ -47,9 +52,14 @@ def bench(
     Overwrites keys below /topics/default/.
     """
     settings = settle(ctx, endpoints, output, timeout)
-    chosen = level(consistency) or "session"
+    chosen = level(consistency)
+    if chosen is not None and mode is not Mode.GET:
+        raise typer.BadParameter(f"--consistency is a level of reads: it does not go with {mode.value}")
+    if watchers is not None and mode is not Mode.WATCH:
+        raise typer.BadParameter(f"--watchers does not go with {mode.value}")
     if total < clients:
         raise typer.BadParameter(f"--total {total} is less than one request for each of {clients} clients")
+    _check_size(value_size, keys, settings.timeout_ms)
     from danube_raft.client.call import Endpoints
 
     from .load import Load
@@ -66,10 +76,11 @@ def bench(
         shown: dict[str, Any] = {"system": "danube-raft", "mode": mode.value, "clients": clients}
         shown["connections"] = connections
         if mode is Mode.GET:
-            shown["mode"] = f"get-{chosen}"
-            measured = plan.get(chosen)
+            read_at = "session" if chosen is None else chosen
+            shown["mode"] = f"get-{read_at}"
+            measured = plan.get(read_at)
         elif mode is Mode.WATCH:
-            measured, events = plan.watch(watchers)
+            measured, events = plan.watch(WATCHERS if watchers is None else watchers)
             shown |= events
         else:
             measured = plan.put()
@@ -78,6 +89,22 @@ def bench(
     shown |= summary(measured)
     _show(shown, settings.format(Format.SIMPLE))
     _judge(shown, measured)
+
+
+def _check_size(value_size: int, keys: int, timeout_ms: int) -> None:
+    """Raises typer.BadParameter when the puts would be over what one request may be."""
+    from danube_raft.wire import client as wire
+
+    from .load import key_name, puts
+
+    # The longest put: head, request id, middle, serial and low_water (its type included), tail; see load.py.
+    work = puts(1, [key_name(keys)], b"", timeout_ms)
+    around = len(work.head) + 4 + len(work.middles[0]) + 4 + 5 + len(work.tails[0])
+    length_bytes = 4  # an empty value has 1 byte of length, a long one 5
+    if around + length_bytes + value_size > wire.MAX_REQUEST_BYTES:
+        raise typer.BadParameter(
+            f"--value-size {value_size}: a request may have {wire.MAX_REQUEST_BYTES} bytes, key and all"
+        )
 
 
 class Plan:

@@ -13,6 +13,7 @@ message before it, so it includes the generator's own work.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import time
@@ -124,18 +125,18 @@ class Load:
     def __init__(self, endpoints: Sequence[str], connections: int, timeout_ms: int) -> None:
         self._timeout_ms = timeout_ms
         self._context: zmq.Context[Any] = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, connections + 1)
         self._poller = zmq.Poller()
         self._unpacker = msgpack.Unpacker(use_list=False, max_ext_len=0, max_buffer_size=1 << 26)
         self.watchers = Watchers(0)
         self._next_number = 1
         self.sockets: list[zmq.Socket[bytes]] = []
-        try:
+        with contextlib.ExitStack() as failed:
+            failed.callback(self.close)
             for number in range(connections):
                 self.sockets.append(connect(self._context, endpoints[number % len(endpoints)]))
             self._wait_connected(endpoints)
-        except DanubeRaftError:
-            self.close()
-            raise
+            failed.pop_all()
 
     def _wait_connected(self, endpoints: Sequence[str]) -> None:
         deadline = time.monotonic() * 1000 + self._timeout_ms

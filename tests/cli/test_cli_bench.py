@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -176,3 +177,52 @@ def test_an_event_that_comes_twice_fails_the_run(run: Run) -> None:
         done = bench(run, "watch", "--watchers", "2", "--endpoints", node.endpoint)
         assert (done.code, done.out) == (1, "")
         assert "went back" in done.err
+
+
+def test_a_staleness_of_nothing_is_not_the_default(ask: Run, node: FakeNode) -> None:
+    assert bench(ask, "get", "--consistency", "0").json["mode"] == "get-0"
+    levels = [get[wire.CONSISTENCY] for get in node.of("get")]
+    assert levels.count(0) == 96
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("put", "--consistency", "stale"), "--consistency"),
+        (("watch", "--consistency", "0"), "--consistency"),
+        (("get", "--watchers", "5"), "--watchers"),
+        (("put", "--value-size", str(wire.MAX_REQUEST_BYTES - 50)), "--value-size"),
+        (("get", "--value-size", str(10**15)), "--value-size"),
+        (("put", "--timeout", "1000h"), "--timeout"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_anything_is_sent(
+    ask: Run, node: FakeNode, arguments: tuple[str, ...], text: str
+) -> None:
+    done = bench(ask, *arguments)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert text in done.err
+    assert not node.requests
+
+
+def test_the_largest_value_is_exactly_what_a_node_takes(ask: Run, node: FakeNode) -> None:
+    size = wire.MAX_REQUEST_BYTES
+    while ask("bench", "put", "--total", "1", "--keys", "10", "--value-size", str(size)).code == 2:
+        size -= 1
+        assert size > wire.MAX_REQUEST_BYTES - 200
+    (put,) = node.of("put")
+    assert len(put[wire.ARGS + 1]) == size
+    # The numbers of a run take 5 bytes each, here 1; an argument that is left out takes none, here 1.
+    sent = len(codec.pack(put)) + 3 * 4 - 1
+    assert wire.MAX_REQUEST_BYTES - 4 <= sent <= wire.MAX_REQUEST_BYTES
+
+
+def test_too_many_connections_are_one_clear_line(ask: Run) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        done = ask("bench", "put", "--connections", "2000", "--total", "2000")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+    assert "Too many open files" in done.err
