@@ -2,17 +2,21 @@
 
 A VALUE that is valid JSON is stored as that, with sorted keys and without blanks; anything else is stored as a JSON
 string. So `put k 5` stores the number, `put k hello` the string "hello", `put k '{"b":1,"a":2}'` {"a":2,"b":1}; a
-string that looks like JSON is given with its quotes: `put k '"5"'`. `-` reads the value from stdin.
+string that looks like JSON is given with its quotes: `put k '"5"'`. `-` reads the value from stdin. JSON whose numbers
+are beyond a double (1e999) is refused: neither the number nor a string of it would be what was meant. `--raw` stores
+the bytes of the VALUE as they are.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Annotated, Any
 
 import typer
 
+from .exit_codes import FAILED, NOT_FOUND
 from .options import (
     ConsistencyOption,
     EndpointsOption,
@@ -22,29 +26,65 @@ from .options import (
     level,
     settle,
 )
-from .output import Format, line, plain_record, show_json, show_raw, show_records, show_table, text_value
+from .output import (
+    Format,
+    line,
+    plain_record,
+    printable,
+    show_json,
+    show_raw,
+    show_records,
+    show_table,
+    text_value,
+)
 
-NOT_FOUND = 3
-FAILED = 1
-
-VALUE_HELP = "Valid JSON is stored as such, anything else as a JSON string; `-` reads stdin."
+VALUE_HELP = (
+    "Valid JSON is stored as such (a number out of range is refused), anything else as a JSON string; "
+    "`-` reads stdin. One that begins with a dash needs `--` before KEY."
+)
 
 
 def stored(text: str) -> bytes:
-    """The bytes to store for a VALUE of the command line."""
+    """The bytes to store for a VALUE of the command line; raises typer.BadParameter."""
     if text == "-":
-        text = sys.stdin.read().removesuffix("\n")
-
-    def refuse(name: str) -> Any:
-        raise ValueError(name)  # NaN and Infinity, which Python reads and JSON does not have
-
+        try:
+            text = _stdin().decode().removesuffix("\n")
+        except UnicodeDecodeError:
+            raise typer.BadParameter("stdin is not UTF-8 text") from None
     try:
-        value = json.loads(text, parse_constant=refuse)
-    except (ValueError, RecursionError):
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (json.JSONDecodeError, _NoJsonError):
         value = text
+    except (ValueError, RecursionError):
+        raise typer.BadParameter("VALUE is JSON, but too deep or with too long a number") from None
     from danube_raft.client.value import JSON
 
     return JSON.encode(value)
+
+
+class _NoJsonError(Exception):
+    """NaN or Infinity, which Python reads and JSON does not have."""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise _NoJsonError(name)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise typer.BadParameter(f"the number {text[:40]} is out of range: give it as a string, with quotes")
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    return _stdin() if text == "-" else os.fsencode(text)
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None:
+        raise typer.BadParameter("standard input is closed")
+    return sys.stdin.buffer.read()
 
 
 def get(
@@ -65,6 +105,8 @@ def get(
     chosen = level(consistency)
     if raw and (prefix or keys_only):
         raise typer.BadParameter("--raw writes one value: it does not go with --prefix or --keys-only")
+    if limit is not None and not prefix:
+        raise typer.BadParameter("--limit goes with --prefix only: without it there is one record at most")
     with settings.store() as store:
         if prefix:
             found = store.get_prefix(
@@ -87,7 +129,7 @@ def get(
     elif how is Format.TABLE:
         show_records([record], how)
     else:
-        line(record.key if keys_only else text_value(record.raw))
+        line(printable(record.key) if keys_only else text_value(record.raw))
 
 
 def put(
@@ -98,6 +140,9 @@ def put(
         str | None, typer.Option(metavar="TIME", help="Delete it after 500ms, 32s, 5m or so many seconds.")
     ] = None,
     prev: Annotated[bool, typer.Option("--prev", help="Print the record that was there before.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="Store the bytes of VALUE, or of stdin, as they are.")
+    ] = False,
     endpoints: EndpointsOption = None,
     output: OutputOption = None,
     timeout: TimeoutOption = None,
@@ -105,7 +150,7 @@ def put(
     """Store a value. VALUE is JSON, or else stored as a JSON string; `-` reads stdin."""
     settings = settle(ctx, endpoints, output, timeout)
     ttl_ms = None if ttl is None else duration_ms("--ttl", ttl)
-    data = stored(value)
+    data = _bytes(value) if raw else stored(value)
     with settings.store() as store:
         if ttl_ms is None:
             written = store.put(key, data, prev=prev)
@@ -120,7 +165,11 @@ def put(
             shown["previous"] = None if written.previous is None else plain_record(written.previous)
         show_json(shown)
     elif how is Format.TABLE:
-        show_table(("KEY", "REVISION", "VERSION"), [(key, written.revision, written.version)])
+        header, row = ["KEY", "REVISION", "VERSION"], [key, written.revision, written.version]
+        if prev:
+            header.append("PREVIOUS")
+            row.append("" if written.previous is None else text_value(written.previous.raw))
+        show_table(header, [row])
     else:
         line("OK")
         if written.previous is not None:
@@ -139,7 +188,7 @@ def delete(
     settings = settle(ctx, endpoints, output, timeout)
     with settings.store() as store:
         removed = store.delete_prefix(key) if prefix else store.delete(key)
-    _number(settings.format(Format.SIMPLE), "removed", removed)
+    _show_one({"removed": removed}, "removed", settings.format(Format.SIMPLE))
 
 
 def cas(
@@ -185,6 +234,11 @@ def cas(
         else:
             shown["current"] = None if answer.current is None else plain_record(answer.current)
         show_json(shown)
+    elif how is Format.TABLE:
+        current = "" if answer.current is None else text_value(answer.current.raw)
+        header = ("KEY", "SWAPPED", "REVISION", "VERSION", "CURRENT")
+        numbers = (answer.revision, answer.version) if answer.swapped else ("", "")
+        show_table(header, [(key, str(answer.swapped).lower(), *numbers, current)])
     elif answer.swapped:
         line("swapped")
     else:
@@ -209,14 +263,15 @@ def next_id(
     settings = settle(ctx, endpoints, output, timeout)
     with settings.store() as store:
         first = store.allocate_monotonic_id(counter, count)
-    if settings.format(Format.SIMPLE) is Format.JSON:
-        show_json({"counter": counter, "first": first, "count": count})
-    else:
-        line(str(first))
+    shown = {"counter": counter, "first": first, "count": count}
+    _show_one(shown, "first", settings.format(Format.SIMPLE))
 
 
-def _number(how: Format, name: str, number: int) -> None:
+def _show_one(shown: dict[str, Any], simple: str, how: Format) -> None:
+    """An answer of a few fields, of which simple output shows one."""
     if how is Format.JSON:
-        show_json({name: number})
+        show_json(shown)
+    elif how is Format.TABLE:
+        show_table([name.upper() for name in shown], [list(shown.values())])
     else:
-        line(str(number))
+        line(str(shown[simple]))

@@ -1,36 +1,38 @@
 """The entry point: the command tree, and how what goes wrong becomes one line and an exit code.
 
-Exit codes: 0 fine, 1 failed, 2 wrong usage, 3 not found, 4 no connection or no leader, 5 uncertain (a write that may
-be applied). Errors are one line on stderr that begins with `error:`; a traceback is a bug. Only typer is imported to
-show help; what a command needs is imported by the command.
+Exit codes are in `exit_codes.py`. Errors are one line on stderr that begins with `error:`; a traceback is a bug. Only
+typer is imported to show help; what a command needs is imported by the command.
+
+The command tree is invoked without typer's own shell around it, which has other ideas of exit codes (a closed pipe is
+1) and prints errors in several lines.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from typer.main import get_command
 
 from . import bench, kv, node, watch
-from .options import EndpointsOption, Given, OutputOption, TimeoutOption
+from .exit_codes import FAILED, FINE, INTERRUPTED, USAGE, exit_code
+from .options import EndpointsOption, Given, OutputOption, TimeoutOption, help_without_command
+from .output import printable
 
-if TYPE_CHECKING:
-    from danube_raft.errors import DanubeRaftError
-
-FAILED, USAGE, NO_CONNECTION, UNCERTAIN = 1, 2, 4, 5
+NAME = "danube-raft"
 
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "DANUBE_RAFT"}
 
 # The base of everything that is wrong usage; typer has it, with or without its own copy of click, but not by name.
-_USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
+_USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
-    name="danube-raft",
+    name=NAME,
     help="Replicated metadata store for messaging clusters. Values are JSON.",
     context_settings=CONTEXT,
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -53,7 +55,7 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def root(
     ctx: typer.Context,
     endpoints: EndpointsOption = None,
@@ -78,51 +80,68 @@ def root(
         output or variable("DANUBE_RAFT_OUTPUT") or None,
         timeout or variable("DANUBE_RAFT_TIMEOUT") or None,
     )
-
-
-def exit_code(error: DanubeRaftError) -> int:
-    """The exit code of an error."""
-    from danube_raft import errors
-
-    if isinstance(error, errors.Fatal):
-        return error.exit_code
-    if isinstance(error, errors.NoConnection | errors.NoLeader | errors.NotLeader):
-        return NO_CONNECTION
-    if isinstance(error, errors.InvalidArgument | errors.KeyEmpty):
-        return USAGE
-    return UNCERTAIN if isinstance(error, errors.Uncertain) else FAILED
+    help_without_command(ctx)
 
 
 def complain(text: str) -> None:
-    """One line on stderr."""
-    print("error: " + " ".join(text.split()), file=sys.stderr, flush=True)
+    """One line on stderr, if anybody listens there."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print("error: " + printable(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
-def _run(arguments: list[str] | None) -> int:
+def _explain(error: Any) -> str:
+    """A usage error, and where to read on."""
+    # The library's checks of choices say it like this.
+    error.message = error.message.removeprefix("Value error, ")
+    text = error.format_message()
+    option = getattr(error, "option_name", "")
+    if option.startswith("-") and not option.startswith("--"):
+        text += f" (if {option} is a value, write `--` before the arguments)"
+    command = error.ctx.command_path if error.ctx is not None else NAME
+    return f"{text.removesuffix('.')}; see {command} --help"
+
+
+def _run(arguments: list[str]) -> int:
     from danube_raft.errors import DanubeRaftError
 
+    if sys.stdout is None:
+        complain("standard output is closed")
+        return FAILED
     try:
-        code = app(arguments, standalone_mode=False)
+        with get_command(app).make_context(NAME, arguments) as context:
+            context.command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as end:
+        return end.exit_code
     except _USAGE_ERROR as error:
-        # Without a message it is the help itself that was shown, because there was no command.
-        if error.format_message():
-            complain(error.format_message())
-        return int(error.exit_code)
+        complain(_explain(error))
+        return USAGE
     except DanubeRaftError as error:
         complain(f"{type(error).__name__}: {error.message}" if error.message else type(error).__name__)
         return exit_code(error)
-    except (typer.Abort, KeyboardInterrupt):
-        return FAILED
-    except BrokenPipeError:
-        # The reader of a pipe has left; that is its right. Python would complain once more when it flushes at exit.
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return FINE
+
+
+def _finish(code: int) -> int:
+    """The exit code once everything is printed. Python would flush once more at exit, and complain if it cannot."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        complain(str(error))
-        return FAILED
-    return code if isinstance(code, int) else 0
+    return code
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit."""
-    raise SystemExit(_run(arguments))
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments)
+    except BrokenPipeError:
+        code = FINE  # the reader of the pipe has left; that is its right
+    except OSError as error:
+        complain(str(error))
+        code = FAILED
+    raise SystemExit(_finish(code))

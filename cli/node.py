@@ -7,35 +7,57 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .options import EndpointsOption, OutputOption, TimeoutOption, settle
-from .output import Format, line, show_json, show_table
+from .exit_codes import NO_CONNECTION
+from .options import EndpointsOption, OutputOption, TimeoutOption, help_without_command, settle
+from .output import Format, line, printable, show_json, show_table
 
 if TYPE_CHECKING:
     from danube_raft.client.store import MetadataStore
 
-NO_CONNECTION = 4
+app = typer.Typer(help="Start a node; see how nodes are.", rich_markup_mode=None)
 
-app = typer.Typer(help="Start a node; see how nodes are.", no_args_is_help=True, rich_markup_mode=None)
+
+def _setting(name: str, what: str, *flags: str, metavar: str | None = None) -> Any:
+    """An option for a setting of the node. The configuration reads the variable, as it does for every setting."""
+    variable = f"DANUBE_RAFT_{name.upper()}"
+    return typer.Option(
+        *flags, metavar=metavar, allow_from_autoenv=False, help=f"{what} [env var: {variable}]"
+    )
+
+
+@app.callback(invoke_without_command=True)
+def nodes(ctx: typer.Context) -> None:
+    """Start a node; see how nodes are."""
+    help_without_command(ctx)
 
 
 @app.command()
 def start(
-    config: Annotated[str | None, typer.Option(metavar="FILE", help="Settings in YAML.")] = None,
-    data_dir: Annotated[str | None, typer.Option(metavar="DIR", help="Everything the node keeps.")] = None,
-    raft_listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Address for peers.")] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="FILE", envvar="DANUBE_RAFT_CONFIG", help="Settings in YAML.")
+    ] = None,
+    data_dir: Annotated[str | None, _setting("data_dir", "Everything the node keeps.", metavar="DIR")] = None,
+    raft_listen: Annotated[
+        str | None, _setting("raft_listen", "Address for peers.", metavar="HOST:PORT")
+    ] = None,
     client_listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Address for clients.")
+        str | None, _setting("client_listen", "Address for clients.", metavar="HOST:PORT")
     ] = None,
     raft_advertise: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Address that peers use for this node.")
+        str | None,
+        _setting("raft_advertise", "Address that peers use for this node.", metavar="HOST:PORT"),
     ] = None,
     client_advertise: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Address that clients use for this node.")
+        str | None,
+        _setting("client_advertise", "Address that clients use for this node.", metavar="HOST:PORT"),
     ] = None,
     insecure: Annotated[
-        bool | None, typer.Option("--insecure", help="Allow other than loopback addresses without keys.")
+        bool | None,
+        _setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    log_level: Annotated[
+        str | None, _setting("log_level", "How much it tells.", metavar="debug|info|warning|error")
+    ] = None,
 ) -> None:
     """Start a node and stay until it stops.
 
@@ -86,18 +108,27 @@ def status(
 
 def ask_all(store: MetadataStore, endpoints: Sequence[str]) -> list[dict[str, Any]]:
     """One entry per endpoint, in order; asked at the same time, so that a dead one delays no other."""
-    from concurrent.futures import ThreadPoolExecutor
+    import threading
 
     from danube_raft.errors import DanubeRaftError
 
-    def ask(endpoint: str) -> dict[str, Any]:
-        try:
-            return {"endpoint": endpoint, **store.status(endpoint)}
-        except DanubeRaftError as error:
-            return {"endpoint": endpoint, "error": f"{type(error).__name__}: {error.message}"}
+    answers: dict[str, dict[str, Any]] = {}
 
-    with ThreadPoolExecutor(max_workers=min(32, len(endpoints))) as workers:
-        return list(workers.map(ask, endpoints))
+    def ask(endpoint: str) -> None:
+        try:
+            answers[endpoint] = store.status(endpoint)
+        except DanubeRaftError as error:
+            answers[endpoint] = {"error": f"{type(error).__name__}: {error.message}"}
+
+    # Daemons, which Ctrl-C need not wait for.
+    threads = [
+        threading.Thread(target=ask, args=(endpoint,), daemon=True) for endpoint in dict.fromkeys(endpoints)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [{"endpoint": endpoint, **answers[endpoint]} for endpoint in endpoints]
 
 
 _COLUMNS = ("node_id", "role", "term", "leader_id", "commit_index", "applied_index", "revision", "keys")
@@ -129,4 +160,4 @@ def _cell(value: Any) -> str:
         import json
 
         return json.dumps(value, separators=(",", ":"))
-    return str(value)
+    return printable(str(value))

@@ -7,15 +7,20 @@ to the options before the command only, or a variable would beat a flag.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .exit_codes import USAGE
 from .output import FORMATS, Format
 
 if TYPE_CHECKING:
     from danube_raft.client.store import MetadataStore
+
+NUMBER_DIGITS_MAX = 15
+"""More would be over 2^53, the largest number that is sent."""
 
 ENDPOINTS = "127.0.0.1:7750"
 TIMEOUT = "5s"
@@ -96,10 +101,16 @@ def settle(
     chosen = output or before.output
     if chosen is not None and chosen not in FORMATS:
         raise typer.BadParameter(f"--output {chosen!r}: expected simple, table or json")
+    from danube_raft.client.call import REQUEST_MAX_MS
+
+    wait = timeout or before.timeout or TIMEOUT
+    timeout_ms = duration_ms("--timeout", wait)
+    if timeout_ms > REQUEST_MAX_MS:
+        raise typer.BadParameter(f"--timeout {wait!r} is longer than {REQUEST_MAX_MS} ms")
     return Settings(
         endpoints or before.endpoints or ENDPOINTS,
         None if chosen is None else FORMATS[chosen],
-        duration_ms("--timeout", timeout or before.timeout or TIMEOUT),
+        timeout_ms,
     )
 
 
@@ -123,8 +134,15 @@ def level(text: str | None) -> str | int | None:
     """The value of --consistency; raises typer.BadParameter."""
     if text is None or text in ("session", "linearizable", "stale"):
         return text
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= NUMBER_DIGITS_MAX:
         return int(text)
     raise typer.BadParameter(
         f"--consistency {text!r}: expected session, linearizable, stale or a number of ms"
     )
+
+
+def help_without_command(ctx: typer.Context) -> None:
+    """Show what commands there are, on stderr, to somebody who named none: that is wrong usage."""
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help(), file=sys.stderr)
+        raise typer.Exit(USAGE)

@@ -27,6 +27,15 @@ class Format(Enum):
 
 FORMATS = {item.value: item for item in Format}
 
+# What would break a line or a column, or be a command to the terminal: C0, DEL, C1 and the line separators.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_ESCAPES |= {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t", 0x2028: "\\u2028", 0x2029: "\\u2029"}
+
+
+def printable(text: str) -> str:
+    """The text with its control characters escaped: it takes one line, and one column."""
+    return text.translate(_ESCAPES)
+
 
 def line(text: str) -> None:
     """One line, at once and in one piece: a reader at the other end of a pipe is waiting for it."""
@@ -36,12 +45,18 @@ def line(text: str) -> None:
 
 def show_json(value: Any) -> None:
     """One line of JSON."""
-    line(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # Somebody stored half of a surrogate pair, which JSON can only escape.
+        text = json.dumps(value, separators=(",", ":"))
+    line(text)
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Columns wide enough for what is in them."""
-    cells = [[str(cell) if cell is not None else "" for cell in row] for row in rows]
+    cells = [[printable(str(cell)) if cell is not None else "" for cell in row] for row in rows]
     widths = [max(len(row[at]) for row in [list(header), *cells]) for at in range(len(header))]
     for row in [list(header), *cells]:
         line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -68,14 +83,14 @@ def plain_value(raw: bytes | None) -> Any:
 
 
 def text_value(raw: bytes | None) -> str:
-    """The stored bytes as text on one line."""
+    """The stored bytes as text without control characters."""
     if raw is None:
         return ""
     try:
         text = raw.decode()
     except UnicodeDecodeError:
         return "base64:" + base64.b64encode(raw).decode()
-    return text.replace("\n", "\\n")
+    return printable(text)
 
 
 def plain_record(record: Record) -> dict[str, Any]:
@@ -110,4 +125,5 @@ def show_records(records: Sequence[Record], how: Format) -> None:
         show_table(("KEY", "VALUE", "VERSION", "REVISION", "LEASE"), rows)
     else:
         for record in records:
-            line(record.key if record.raw is None else f"{record.key}\t{text_value(record.raw)}")
+            key = printable(record.key)
+            line(key if record.raw is None else f"{key}\t{text_value(record.raw)}")

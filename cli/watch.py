@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import EndpointsOption, OutputOption, TimeoutOption, settle
-from .output import Format, line, plain_event, show_json, text_value
+from .output import Format, line, plain_event, printable, show_json, text_value
+
+if TYPE_CHECKING:
+    from danube_raft.client.record import Event
 
 
 def watch(
@@ -28,6 +31,8 @@ def watch(
     settings = settle(ctx, endpoints, output, timeout)
     how = settings.format(Format.SIMPLE)
     seen = 0
+    if how is Format.TABLE:
+        _row("EVENT", "REVISION", "KEY", "VALUE")
     try:
         with (
             settings.store() as store,
@@ -36,18 +41,27 @@ def watch(
             for event in events:
                 if not prefix and event.key != key:
                     continue
-                if how is Format.JSON:
-                    show_json(plain_event(event))
-                else:
-                    fields = [event.kind, str(event.revision), event.key]
-                    line(
-                        "\t".join(
-                            fields if event.record.raw is None else [*fields, text_value(event.record.raw)]
-                        )
-                    )
+                show(event, how)
                 seen += 1
                 if seen == count:
                     return
     except KeyboardInterrupt:
         # The usual way to end a watch.
         return
+
+
+def show(event: Event, how: Format) -> None:
+    """One event, at once."""
+    key, raw = printable(event.key), event.record.raw
+    if how is Format.JSON:
+        show_json(plain_event(event))
+    elif how is Format.TABLE:
+        _row(event.kind, str(event.revision), key, text_value(raw))
+    else:
+        fields = [event.kind, str(event.revision), key]
+        line("\t".join(fields if raw is None else [*fields, text_value(raw)]))
+
+
+def _row(kind: str, revision: str, key: str, value: str) -> None:
+    """Columns of fixed width: what comes next is not known when a line is printed."""
+    line(f"{kind:<6}  {revision:>10}  {key:<32}  {value}".rstrip())

@@ -15,6 +15,19 @@ from danube_raft.wire import client as wire
 Run = Callable[..., Any]
 
 
+def feed(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """What stands on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def assert_wrong_usage(done: Any, text: str) -> None:
+    """Exit code 2, and one line that says so."""
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert text in done.err
+
+
 @pytest.mark.parametrize(
     ("text", "stored"),
     [
@@ -35,9 +48,81 @@ def test_a_value_is_json_or_else_a_json_string(ask: Run, node: FakeNode, text: s
 
 
 def test_a_dash_reads_the_value_from_stdin(ask: Run, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"a": 1}\n'))
+    feed(monkeypatch, b'{"a": 1}\n')
     assert ask("put", "/k", "-").code == 0
     assert node.records["/k"][1] == b'{"a":1}'
+    feed(monkeypatch, b"\xff")
+    assert_wrong_usage(ask("put", "/k", "-"), "not UTF-8")
+    monkeypatch.setattr(sys, "stdin", None)
+    assert_wrong_usage(ask("put", "/k", "-"), "standard input is closed")
+
+
+def test_raw_stores_bytes_as_they_are(ask: Run, node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ask("put", "/k", "--raw", "bad\udcff") == (0, "OK\n", "")
+    assert node.records["/k"][1] == b"bad\xff"
+    feed(monkeypatch, b"\x00\xff\n")
+    assert ask("put", "/k", "--raw", "-").code == 0
+    assert node.records["/k"][1] == b"\x00\xff\n"
+    ask("put", "/k", "--raw", "5 ")
+    assert ask("get", "/k", "--raw").out == "5 "
+
+
+@pytest.mark.parametrize(
+    "value", ["1e999", '{"a": [-1e999]}', "9" * 5000, "[" * 100_000, "bad\udcff", '"\\ud800"']
+)
+def test_a_value_that_cannot_be_written_as_json_is_wrong_usage(ask: Run, node: FakeNode, value: str) -> None:
+    assert_wrong_usage(ask("put", "/k", "--", value), "")
+    assert not node.requests
+    assert "out of range is refused" in " ".join(ask("put", "--help").out.split())
+
+
+def test_a_key_that_is_not_unicode_is_wrong_usage(ask: Run, node: FakeNode) -> None:
+    for command in (["put", "bad\udcff", "v"], ["get", "bad\udcff"], ["watch", "bad\udcff"]):
+        assert_wrong_usage(ask(*command), "Unicode")
+    assert not node.requests
+
+
+def test_a_value_with_a_dash_needs_two_more(ask: Run, node: FakeNode) -> None:
+    assert_wrong_usage(ask("put", "/k", "-5"), "`--`")
+    assert ask("put", "--", "/k", "-5").code == 0
+    assert node.records["/k"][1] == b"-5"
+
+
+def test_control_characters_are_escaped_for_people_alone(ask: Run, node: FakeNode) -> None:
+    key, value = "/k\n\t\x1b[2J", "a\r\nb\tc\x1b\x9b\u2028"
+    node.records[key] = (key, value.encode(), 1, 1, 1, 0, 0)
+    shown_key, shown_value = r"/k\n\t\x1b[2J", r"a\r\nb\tc\x1b\x9b\u2028"
+    assert ask("get", key).out == f"{shown_value}\n"
+    assert ask("get", key, "--keys-only").out == f"{shown_key}\n"
+    assert ask("get", "/", "--prefix").out == f"{shown_key}\t{shown_value}\n"
+    assert ask("get", key, "-o", "table").out.splitlines()[1].split("  ")[:2] == [shown_key, shown_value]
+    assert ask("get", key, "-o", "json").json["value"] == value
+    assert ask("get", key, "--raw").out == value
+
+
+def test_half_a_surrogate_pair_that_somebody_stored_can_be_shown(ask: Run, node: FakeNode) -> None:
+    node.records["/k"] = ("/k", b'"\\ud800"', 1, 1, 1, 0, 0)
+    assert ask("get", "/k", "-o", "json").json["value"] == "\ud800"
+
+
+def test_a_limit_without_a_prefix_is_wrong_usage(ask: Run) -> None:
+    assert_wrong_usage(ask("get", "/k", "--limit", "3"), "--prefix")
+
+
+def test_every_answer_has_a_table(ask: Run) -> None:
+    def table(*arguments: str) -> list[list[str]]:
+        return [row.split() for row in ask(*arguments, "-o", "table").out.splitlines()]
+
+    ask("put", "/k", "1")
+    assert table("put", "/k", "2", "--prev") == [
+        ["KEY", "REVISION", "VERSION", "PREVIOUS"],
+        ["/k", "3", "2", "1"],
+    ]
+    header = ["KEY", "SWAPPED", "REVISION", "VERSION", "CURRENT"]
+    assert table("cas", "/k", "2", "3") == [header, ["/k", "true", "4", "3"]]
+    assert table("cas", "/k", "2", "3") == [header, ["/k", "false", "3"]]
+    assert table("delete", "/k") == [["REMOVED"], ["1"]]
+    assert table("next-id", "ids", "--count", "5") == [["COUNTER", "FIRST", "COUNT"], ["ids", "1", "5"]]
 
 
 @pytest.mark.parametrize(("text", "ms"), [("500ms", 500), ("32s", 32_000), ("5m", 300_000), ("1.5", 1_500)])

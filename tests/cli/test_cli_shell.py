@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -14,7 +16,7 @@ import pytest
 from fake_node import LOST, FakeNode
 
 from danube_raft import __version__, errors
-from danube_raft.config import Config
+from danube_raft.config import Config, documentation
 
 Run = Callable[..., Any]
 COMMANDS = ["get", "put", "delete", "cas", "next-id", "watch", "bench", "node"]
@@ -25,6 +27,12 @@ def shell(*arguments: str, **settings: Any) -> subprocess.CompletedProcess[str]:
     """`danube-raft` as a process of its own."""
     command = [sys.executable, "-m", "danube_raft_cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, **settings)
+
+
+def started(*arguments: str) -> subprocess.Popen[bytes]:
+    """The same, running."""
+    command = [sys.executable, "-m", "danube_raft_cli", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def test_help_names_every_command_and_comes_at_once() -> None:
@@ -63,10 +71,33 @@ def test_version(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "danube-raft" not in run("get", "/k", *NOWHERE).out
 
 
-def test_no_command_shows_the_help_and_is_wrong_usage(run: Run) -> None:
-    done = run()
-    assert done.code == 2
-    assert "Commands:" in done.out + done.err
+@pytest.mark.parametrize(
+    ("arguments", "command"), [((), "get"), (("node",), "start"), (("-o", "json"), "get")]
+)
+def test_no_command_shows_the_help_and_is_wrong_usage(
+    run: Run, arguments: tuple[str, ...], command: str
+) -> None:
+    done = run(*arguments)
+    assert (done.code, done.out) == (2, "")
+    assert "error:" not in done.err
+    lines = done.err.splitlines()
+    assert lines[0].startswith("Usage: danube-raft")
+    assert any(line.startswith(f"  {command} ") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("nonsense",), "error: No such command 'nonsense'; see danube-raft --help\n"),
+        (("get",), "error: Missing argument 'key'; see danube-raft get --help\n"),
+        (
+            ("bench", "foo"),
+            "error: Invalid value for 'mode': 'foo' is not one of 'put', 'get', 'watch'; see danube-raft bench --help\n",
+        ),
+    ],
+)
+def test_usage_errors_name_the_help(run: Run, arguments: tuple[str, ...], said: str) -> None:
+    assert run(*arguments) == (2, "", said)
 
 
 def test_options_may_stand_on_both_sides_and_the_later_one_wins(
@@ -200,9 +231,70 @@ def test_a_node_is_started_with_file_variables_and_flags(
     )
 
 
+def test_the_help_of_a_node_names_the_variables_that_count(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = " ".join(run("node", "start", "--help").out.split())
+    named = set(re.findall(r"DANUBE_RAFT_[A-Z_]+", shown.split("Options:")[1]))
+    settings = {f"DANUBE_RAFT_{name.upper()}" for name in documentation()}
+    assert named - settings == {"DANUBE_RAFT_CONFIG"}
+    assert len(named) == shown.count("env var:")
+    monkeypatch.setenv("DANUBE_RAFT_CONFIG", str(tmp_path / "none.yaml"))
+    done = run("node", "start")
+    assert done.code == 2
+    assert "none.yaml" in done.err
+
+
 def test_a_reader_that_leaves_a_pipe_is_no_error(node: FakeNode) -> None:
     for number in range(3):
         node.records[f"/t/{number}"] = (f"/t/{number}", b"1" * 100_000, 1, 1, 1, 0, 0)
-    command = f"{sys.executable} -m danube_raft_cli get /t/ --prefix --endpoints {node.endpoint} | head -c 10"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.stdout, done.stderr) == ("/t/0\t11111", "")
+    for arguments in (["get", "/t/", "--prefix"], ["get", "/t/1", "--raw"], ["get", "/t/1", "-o", "json"]):
+        process = started(*arguments, "--endpoints", node.endpoint)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(30)) == (b"", 0)
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["node", "--help"]])
+def test_a_pipe_without_a_reader_is_no_error(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb") as out:
+        command = [sys.executable, "-m", "danube_raft_cli", *arguments]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, timeout=30, check=False)
+    assert (done.stderr, done.returncode) == (b"", 0)
+
+
+def test_a_closed_or_full_standard_output_is_one_clear_line(node: FakeNode) -> None:
+    node.records["/k"] = ("/k", b"1", 1, 1, 1, 0, 0)
+    command = f"{sys.executable} -m danube_raft_cli get /k --endpoints {node.endpoint}"
+    for where, said in ((">&-", "standard output is closed"), (">/dev/full", "No space left on device")):
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {where}"], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert said in done.stderr
+    done = subprocess.run(
+        ["bash", "-c", f"{command} >&- 2>&-"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "op"), [(["get", "/k"], "get"), (["put", "/k", "1"], "put"), (["node", "status"], "status"),
+                          (["bench", "put"], "put")]
+)  # fmt: skip
+def test_ctrl_c_ends_a_command_at_once(node: FakeNode, arguments: list[str], op: str) -> None:
+    node.script += [LOST] * 999
+    process = started(*arguments, "--endpoints", node.endpoint, "--timeout", "1h")
+    try:
+        node.until(lambda: node.of(op), op)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=5)
+    finally:
+        process.kill()
+        process.wait()
+    assert (out, err, process.returncode) == (b"", b"", 130)

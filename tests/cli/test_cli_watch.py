@@ -84,3 +84,18 @@ def test_compacted_is_an_error(node: FakeNode) -> None:
         node.fail_stream(errors.Compacted("events up to revision 30 are compacted", 30))
         _, err = process.communicate(timeout=LIMIT_S)
         assert (err, process.returncode) == (b"error: Compacted: events up to revision 30 are compacted\n", 1)
+
+
+def test_a_line_stays_a_line_and_a_table_has_columns(node: FakeNode) -> None:
+    for how, shown in (("simple", b"put\t2\t/a\\n\tx\\ty\n"), ("table", None)):
+        with watching(node, "/a", "--prefix", "--count", "1", "-o", how) as process:
+            node.frame(wire.FRAME_EVENTS, (put_event("/a\n", b"x\ty", 2),), 2, False)
+            out, _ = process.communicate(timeout=LIMIT_S)
+            if shown is not None:
+                assert out == shown
+            else:
+                header, row = out.decode().splitlines()
+                assert header.split() == ["EVENT", "REVISION", "KEY", "VALUE"]
+                assert row.split() == ["put", "2", "/a\\n", "x\\ty"]
+                assert header.index("VALUE") == row.index("x")
+        node.requests.clear()
