@@ -270,8 +270,9 @@ def _stop_on_signals() -> int:
     writable.setblocking(False)
     signal.set_wakeup_fd(writable.detach(), warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # nohup and shells that start jobs in the background have a say.
-        if signal.getsignal(number) is not signal.SIG_IGN:
+        # nohup has a say. A shell's script ignores SIGINT for what it starts in the background, but who sends that
+        # signal to a node means it.
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, lambda _number, _frame: None)
     return readable.detach()
 

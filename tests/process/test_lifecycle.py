@@ -71,19 +71,33 @@ def test_a_stop_of_the_whole_group_at_once_is_as_orderly_as_any(tmp_path: Path) 
         assert not node.logged("Traceback")
 
 
-def test_nohup_is_heeded(tmp_path: Path) -> None:
-    node = RealNode(tmp_path / "data")
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+def started_with_ignored(node: RealNode, number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         node.start()
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
+
+
+def test_nohup_is_heeded(tmp_path: Path) -> None:
+    node = RealNode(tmp_path / "data")
+    started_with_ignored(node, signal.SIGHUP)
     with node.store() as store:
         assert node.process is not None
         node.process.send_signal(signal.SIGHUP)
         store.put("/a", 1)
         assert node.process.poll() is None
         assert node.stop()[0] == 0
+    assert node.process.stdout is not None
+    node.process.stdout.close()
+
+
+def test_an_interrupt_stops_a_node_that_a_script_started_in_the_background(tmp_path: Path) -> None:
+    """Shells start such jobs with SIGINT ignored."""
+    node = RealNode(tmp_path / "data")
+    started_with_ignored(node, signal.SIGINT)
+    assert node.stop(signal.SIGINT)[0] == 0
+    assert node.process is not None
     assert node.process.stdout is not None
     node.process.stdout.close()
 
