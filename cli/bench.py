@@ -59,7 +59,7 @@ def bench(
         raise typer.BadParameter(f"--watchers does not go with {mode.value}")
     if total < clients:
         raise typer.BadParameter(f"--total {total} is less than one request for each of {clients} clients")
-    _check_size(value_size, keys, settings.timeout_ms)
+    _check_size(value_size, keys, settings.timeout_ms, -(-clients // connections))
     from danube_raft.client.call import Endpoints
 
     from .load import Load
@@ -91,8 +91,12 @@ def bench(
     _judge(shown, measured)
 
 
-def _check_size(value_size: int, keys: int, timeout_ms: int) -> None:
-    """Raises typer.BadParameter when the puts would be over what one request may be."""
+BODY_MAX_BYTES = 2 << 20
+"""What a node takes in one frame unless it is set up otherwise; a larger one costs the connection."""
+
+
+def _check_size(value_size: int, keys: int, timeout_ms: int, per_connection: int) -> None:
+    """Raises typer.BadParameter when the puts would be over what one request, or one body of them, may be."""
     from danube_raft.wire import client as wire
 
     from .load import key_name, puts
@@ -104,6 +108,11 @@ def _check_size(value_size: int, keys: int, timeout_ms: int) -> None:
     if around + length_bytes + value_size > wire.MAX_REQUEST_BYTES:
         raise typer.BadParameter(
             f"--value-size {value_size}: a request may have {wire.MAX_REQUEST_BYTES} bytes, key and all"
+        )
+    if (around + length_bytes + value_size) * per_connection > BODY_MAX_BYTES:
+        raise typer.BadParameter(
+            f"--value-size {value_size}: the puts of {per_connection} clients on one connection may share a body, "
+            f"which may have {BODY_MAX_BYTES} bytes; use more --connections"
         )
 
 

@@ -193,6 +193,7 @@ def test_a_staleness_of_nothing_is_not_the_default(ask: Run, node: FakeNode) -> 
         (("get", "--watchers", "5"), "--watchers"),
         (("put", "--value-size", str(wire.MAX_REQUEST_BYTES - 50)), "--value-size"),
         (("get", "--value-size", str(10**15)), "--value-size"),
+        (("put", "--value-size", "300000", "--clients", "20", "--connections", "2"), "--connections"),
         (("put", "--timeout", "1000h"), "--timeout"),
     ],
 )
