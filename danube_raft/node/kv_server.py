@@ -17,13 +17,12 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import msgpack
-
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion, RequestTooLarge
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.record import VALUE
+from danube_raft.node.bodies import Bodies
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
 from danube_raft.node.identity import Identity
@@ -40,7 +39,6 @@ from danube_raft.wire.client import (
     TIMEOUT_MS,
     Request,
     check,
-    is_request,
     kind_of,
 )
 from danube_raft.wire.entry import Entry
@@ -61,6 +59,7 @@ class KvServer:
         self._machine = Machine()
         self._bounds = pages.Bounds(config.page_max_records, config.page_max_bytes)
         self._replies = Replies(identity.cluster_id, identity.node_id)
+        self._bodies = Bodies(config)
         self._proposals = Proposals(config)
         self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse)
         self._streams = Streams(config, self._machine.history, self._replies)
@@ -73,12 +72,6 @@ class KvServer:
         self._acknowledged = 0
         self._read_bytes = 0
         self._open = False
-        self._unpacker = self._new_unpacker()
-
-    def _new_unpacker(self) -> msgpack.Unpacker:
-        return msgpack.Unpacker(
-            use_list=False, max_ext_len=0, max_buffer_size=self._config.client_frame_max_bytes
-        )
 
     @property
     def ready(self) -> bool:
@@ -146,37 +139,14 @@ class KvServer:
     # ---------------------------------------------------------------- clients
 
     def _from_client(self, envelope: Envelope, body: bytes, now: int) -> None:
-        """The requests of a body, up to the first thing that is none: what stands behind it cannot be trusted."""
-        unpacker = self._unpacker
-        begin = end = unpacker.tell()
-        last = begin + len(body)
-        trouble = "" if body else "empty"
-        try:
-            unpacker.feed(body)
-            for _ in range(self._config.body_max_requests):
-                if end >= last or trouble:
-                    break
-                raw = unpacker.unpack()
-                here = unpacker.tell()
-                if is_request(raw):
-                    self._request(envelope, raw, body[end - begin : here - begin], now)
-                else:
-                    trouble = "not an array of version, op, request id and so on"
-                end = here
-            else:
-                trouble = trouble or ("followed by too many others" if end < last else "")
-        except (ValueError, msgpack.UnpackException, msgpack.BufferFull) as error:
-            trouble = f"not valid MessagePack: {type(error).__name__}"
+        requests, trouble = self._bodies.split(body)
+        for raw, chunk in requests:
+            self._request(envelope, raw, chunk, now)
         if trouble:
             # A person who writes a client wants to hear about it.
-            self._unpacker = self._new_unpacker()
             self._counters["client_bodies_malformed"] += 1
-            self._replies.error(
-                envelope,
-                0,
-                self._machine.revision,
-                InvalidArgument(f"the request is {trouble}; see the protocol"),
-            )
+            error = InvalidArgument(f"the request is {trouble}; see the protocol")
+            self._replies.error(envelope, 0, self._machine.revision, error)
 
     def _request(self, envelope: Envelope, raw: Any, chunk: bytes, now: int) -> None:
         try:

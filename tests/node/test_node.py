@@ -424,6 +424,19 @@ def test_a_body_full_of_things_that_are_no_requests_costs_one_answer(item: bytes
     assert node.ask("status")[2]["counters"]["client_bodies_malformed"] == 1
 
 
+def test_a_bug_while_serving_is_not_taken_for_a_bad_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding raises ValueError for bad bytes; the same from our own code has to stop the node."""
+    node = SteppedNode()
+
+    def fail(*_: object) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(node.kv._reads, "serve", fail)
+    node.send("get", "/a")
+    with pytest.raises(ValueError, match="a bug"):
+        node.settle()
+
+
 def test_a_body_holds_so_many_requests_and_no_more() -> None:
     node = SteppedNode(replace(Config(), body_max_requests=3))
     node.kv.receive(CLIENTS, FromClient(ENVELOPE, pack_request("get", 5, "/a") * 3), node.now)
