@@ -60,6 +60,26 @@ class FromPeer(NamedTuple):
     message: peer.Message
 
 
+class Peers(NamedTuple):
+    """Sent by consensus to its links: keep links to exactly these (node id, raft address) pairs."""
+
+    addresses: tuple[tuple[int, str], ...]
+
+
+class ToPeer(NamedTuple):
+    """One message for the node `header.receiver`, sent over its link."""
+
+    header: peer.Header
+    message: peer.Message
+
+
+class Unsent(NamedTuple):
+    """What a link did not take: it is down, or its queue is full."""
+
+    header: peer.Header
+    message: peer.Message
+
+
 class OpenPort(NamedTuple):
     """Sent by a handler to its own port: start to listen now."""
 

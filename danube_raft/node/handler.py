@@ -4,7 +4,9 @@ A handler owns no socket, no clock and no source of randomness. The loop (`node/
 tests and the simulator drive it in the same way: `start` once; then, again and again, `receive` for every message
 that waits, `turn` once, and everything in `outbox` is sent. `now` is monotonic milliseconds and never goes back.
 
-Edges are named after what is at the far end: "kv-server", "consensus", "log-writer", "supervisor", "clients", "peers".
+Edges are named after what is at the far end: "kv-server", "consensus", "log-writer", "supervisor", "clients". To other
+nodes there are two: "peers" is what they send to this node (and the answers to their questions), "links" what this
+node sends to them.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ LOG = "log-writer"
 SUPERVISOR = "supervisor"
 CLIENTS = "clients"
 PEERS = "peers"
+LINKS = "links"
 
 
 class Handler(Protocol):
