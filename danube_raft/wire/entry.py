@@ -87,6 +87,16 @@ class Configuration(NamedTuple):
         return tuple(m.node_id for m in self.members if m.kind == LEARNER)
 
 
+class Founding(NamedTuple):
+    """What a founding member has promised: to join this cluster with this configuration (packed) and no other. Only
+    the initialiser writes it into the log; `wall_ms` is its wall clock and only informs."""
+
+    cluster_id: int
+    initialiser: int
+    configuration: bytes
+    wall_ms: int
+
+
 def pack_configuration(configuration: Configuration) -> bytes:
     """The payload of a configuration entry."""
     return codec.pack(configuration)
