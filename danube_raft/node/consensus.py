@@ -62,6 +62,11 @@ class Consensus:
         """Whether the disk's state is known."""
         return self._core is not None
 
+    @property
+    def done(self) -> bool:
+        """Never: it serves until it is stopped."""
+        return False
+
     def start(self, now: int) -> None:
         """Wait for the log-writer's Recovered."""
 

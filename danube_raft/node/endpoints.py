@@ -87,7 +87,9 @@ class OpenPort(NamedTuple):
 class Endpoint(Protocol):
     """What the loop needs of a socket."""
 
-    socket: zmq.Socket[bytes]
+    @property
+    def socket(self) -> zmq.Socket[bytes] | None:
+        """What to wait for; None when nothing is ever received."""
 
     def receive(self) -> Sequence[Any] | None:
         """The messages of the next frame that waits, none if it was refused; None: nothing waits. Never blocks."""

@@ -32,6 +32,10 @@ class Handler(Protocol):
     def ready(self) -> bool:
         """Whether the process takes its part in the node; once true it stays true."""
 
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do; the processes of a running node never are."""
+
     def start(self, now: int) -> None:
         """Begin. Called once, before anything else."""
 

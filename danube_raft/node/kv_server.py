@@ -78,6 +78,11 @@ class KvServer:
         """Whether clients are served."""
         return self._open
 
+    @property
+    def done(self) -> bool:
+        """Never: it serves until it is stopped."""
+        return False
+
     def start(self, now: int) -> None:
         """Tell consensus where the state machine stands, which also says that it is loaded."""
         self._leaderless_since = now

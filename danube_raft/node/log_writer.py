@@ -45,6 +45,11 @@ class LogWriter:
         """Whether the log was recovered."""
         return self._ready
 
+    @property
+    def done(self) -> bool:
+        """Never: it serves until it is stopped."""
+        return False
+
     def start(self, now: int) -> None:
         """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
         self._now = now

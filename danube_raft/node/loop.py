@@ -7,8 +7,9 @@ from its end for longer than about `drain_max_ms`, so that progress is told and 
 Time is read after the poll: after a pause (SIGSTOP, a suspended machine) a handler sees what has queued
 up before it looks at its timers.
 
-The loop also says Ready and Progress to the supervisor, and ends on `Stop`, on a stop file descriptor that becomes
-readable or closed (signals; the parent's end of a pipe), or with the handler's error.
+The loop also says Ready and Progress to the supervisor, if there is one, and ends on `Stop`, on a stop file descriptor
+that becomes readable or closed (signals; the parent's end of a pipe), when the handler has nothing left to do (`done`),
+or with the handler's error.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ from danube_raft.config import Config
 from danube_raft.node.endpoints import Endpoint
 from danube_raft.node.handler import SUPERVISOR, Handler
 from danube_raft.wire.local import Progress, Ready, Stop
+
+
+FAR = 1 << 62
+PATIENCE_MAX_MS = 60_000
 
 
 def monotonic_ms() -> int:
@@ -43,7 +48,8 @@ class Loop:
         stop_fds: Iterable[int] = (),
         clock: Callable[[], int] = monotonic_ms,
     ) -> None:
-        self._ready: Ready | None = Ready(name, pid)
+        supervised = SUPERVISOR in endpoints
+        self._ready: Ready | None = Ready(name, pid) if supervised else None
         self._handler = handler
         self._endpoints = endpoints
         self._stop_fds = tuple(stop_fds)
@@ -51,8 +57,9 @@ class Loop:
         self._drain_limit = config.drain_max_messages
         self._drain_ms = config.drain_max_ms
         self._progress_ms = config.progress_ms
-        self._progress_at = 0
+        self._progress_at = 0 if supervised else FAR
         self._stopping = False
+        self._troubled = False
         self.turns = 0
 
     def run(self) -> None:
@@ -60,14 +67,15 @@ class Loop:
         poller = zmq.Poller()
         edge_of: dict[Any, str] = {}
         for edge, endpoint in self._endpoints.items():
-            poller.register(endpoint.socket, zmq.POLLIN)
-            edge_of[endpoint.socket] = edge
+            if endpoint.socket is not None:
+                poller.register(endpoint.socket, zmq.POLLIN)
+                edge_of[endpoint.socket] = edge
         for descriptor in self._stop_fds:
             poller.register(descriptor, zmq.POLLIN)
         now = self._clock()
         self._handler.start(now)
         self._finish_turn(now)
-        while not self._stopping:
+        while not self._stopping and not self._handler.done:
             ready = poller.poll(self._patience(self._clock()))
             now = self._clock()
             for source, _ in ready:
@@ -80,9 +88,11 @@ class Loop:
             self._finish_turn(self._clock())
 
     def _patience(self, now: int) -> int:
+        if self._troubled:
+            return 0
         wake = self._handler.next_timer()
         wake = self._progress_at if wake is None or wake > self._progress_at else wake
-        return max(wake - now, 0)
+        return min(max(wake - now, 0), PATIENCE_MAX_MS)
 
     def _drain(self, edge: str, now: int) -> None:
         """All that waits on an edge, up to a number of frames and a stretch of time; the rest is for the next turn."""
@@ -112,6 +122,7 @@ class Loop:
 
     def _flush(self, now: int) -> None:
         handler = self._handler
+        self._troubled = False
         if not handler.outbox:
             return
         by_edge: dict[str, list[Any]] = {}
@@ -121,3 +132,5 @@ class Loop:
         for edge, messages in by_edge.items():
             for trouble in self._endpoints[edge].send(messages):
                 handler.receive(edge, trouble, now)
+                # What it leads to is for the next turn, which does not wait for anything else.
+                self._troubled = True

@@ -54,6 +54,7 @@ class Recorder:
         self.calls: list[str] = []
         self.clock: list[int] = []
         self.ready = True
+        self.done = False
         self.timer: int | None = None
 
     def start(self, now: int) -> None:
