@@ -25,7 +25,6 @@ from danube_raft.node.endpoints import Endpoint
 from danube_raft.node.handler import SUPERVISOR, Handler
 from danube_raft.wire.local import Progress, Ready, Stop
 
-
 FAR = 1 << 62
 PATIENCE_MAX_MS = 60_000
 
