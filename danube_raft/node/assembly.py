@@ -17,8 +17,9 @@ import zmq
 
 from danube_raft.config import Config
 from danube_raft.node.endpoints import ClientPort, Endpoint, LocalEdge, PeerPort
-from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LOG, PEERS, SUPERVISOR, Handler
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
+from danube_raft.wire.entry import Founding
 from danube_raft.wire.local import Progress
 
 PROCESSES = (LOG, CONSENSUS, KV)
@@ -52,6 +53,7 @@ def build(
     process: str,
     config: Config,
     identity: Identity,
+    founding: Founding | None,
     context: zmq.Context[Any],
     address: Address,
     pid: int,
@@ -82,9 +84,11 @@ def build(
         return LogWriter(store, config, pid)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
+        from danube_raft.node.links import PeerLinks  # noqa: PLC0415
 
         endpoints[PEERS] = PeerPort(context, config, counters)
-        return Consensus(config, identity, random.SystemRandom(), wall_clock_ms, counters, pid)
+        endpoints[LINKS] = PeerLinks(context, counters)
+        return Consensus(config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid)
     from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
 
     endpoints[CLIENTS] = ClientPort(context, config, counters)

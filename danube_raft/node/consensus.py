@@ -1,13 +1,16 @@
 """The consensus process: drives the pure Raft core and passes on what it says.
 
-It is the hub of the node. Batches come from the kv-server and become entries; entries go to the log-writer; what is
-durable on a quorum goes back to the kv-server. It never looks inside a payload.
+It is the hub of the node. Batches come from the kv-server and become entries; entries go to the log-writer and to the
+peers; what is durable on a quorum goes back to the kv-server. It never looks inside a payload.
 
 Rules:
 - Nothing happens before the log-writer has said what the disk holds, and nobody campaigns before the kv-server has
   loaded; votes and acks do not wait for that.
-- A batch that is in this leadership's log already is not appended again when the kv-server repeats it: the entry
-  will commit, or the leadership ends and the kv-server is told.
+- A node that does not lead passes batches and read indexes of its own kv-server on to the leader, and refuses those
+  of others: nothing is forwarded twice. No client is answered from here.
+- A batch that is in this leadership's log already is not appended again when its kv-server repeats it: the entry
+  will commit, or the leadership ends and every kv-server is told. A lower one of the same kv-server is dropped too:
+  it could never apply any more, and its kv-server will see that.
 - Peer messages are refused and counted unless they are for this node and cluster and from a member.
 """
 
@@ -19,13 +22,17 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.node.endpoints import Envelope, FromPeer
-from danube_raft.node.handler import CONSENSUS, KV, LOG, PEERS
+from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
+from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity
-from danube_raft.raft.core import Core
-from danube_raft.raft.output import Output, RandomSource
+from danube_raft.node.roster import Roster
+from danube_raft.raft.core import RAFT_MESSAGES, Core
+from danube_raft.raft.output import Output, RandomSource, ReadId
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import VOTER, Configuration, Member
+from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, unpack_configuration
+
+Origin = tuple[int, int, int]
+"""(node id, boot epoch, batch seq)."""
 
 log = logging.getLogger("danube_raft.consensus")
 
@@ -39,6 +46,7 @@ class Consensus:
         self,
         config: Config,
         identity: Identity,
+        founding: Founding | None,
         random: RandomSource,
         wall_clock_ms: Callable[[], int],
         counters: Counter[str],
@@ -47,6 +55,7 @@ class Consensus:
         self.outbox: list[tuple[str, Any]] = []
         self._config = config
         self._identity = identity
+        self._founding = founding
         self._random = random
         self._wall_clock_ms = wall_clock_ms
         self._counters = counters
@@ -54,8 +63,11 @@ class Consensus:
         self._pids = {CONSENSUS: pid}
         self._kv_loaded = False
         self._for_kv: list[local.Message] = []
-        self._proposals: list[local.Propose] = []
-        self._appended: tuple[int, int] = (0, 0)
+        self._proposals: list[tuple[Origin, bytes]] = []
+        self._appended_term = 0
+        self._appended: dict[int, tuple[int, int]] = {}
+        """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
+        self._roster = Roster(config, identity, founding)
 
     @property
     def ready(self) -> bool:
@@ -78,6 +90,8 @@ class Consensus:
             self._from_kv(message, now)
         elif edge == PEERS:
             self._from_peer(message, now)
+        elif edge == LINKS:
+            self._unsent(message, now)
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -87,10 +101,9 @@ class Consensus:
         core = self._core
         if core is None:
             return
-        if self._kv_loaded:
-            for propose in self._proposals:
-                self._propose(core, propose, now)
-            self._proposals.clear()
+        for origin, payload in self._proposals:
+            self._propose(core, origin, payload, now)
+        self._proposals.clear()
         wake = core.next_timer()
         if wake is not None and now >= wake:
             core.timer(now)
@@ -121,21 +134,26 @@ class Consensus:
         assert self._core is None, "a log is recovered once per boot"
         self._pids[LOG] = recovered.pid
         self._core = Core(self._identity.node_id, self._config, recovered, self._random, now)
-        if recovered.last_index == 0:
-            self._core.bootstrap(self._first_configuration(), self._wall_clock_ms(), now)
+        if recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect:
+            self._bootstrap(self._core, now)
         if self._kv_loaded:
             self._core.allow_campaign(now)
 
-    def _first_configuration(self) -> Configuration:
-        """Without seeds a node is a cluster of its own, at once."""
-        me = Member(self._identity.node_id, VOTER, self._config.raft_address, self._config.client_address)
-        return Configuration((me,))
+    def _bootstrap(self, core: Core, now: int) -> None:
+        """Without seeds a node is a cluster of its own, at once; with them only the initialiser begins the log."""
+        founding, node_id = self._founding, self._identity.node_id
+        if founding is None:
+            me = Member(node_id, VOTER, self._config.raft_address, self._config.client_address)
+            core.bootstrap(Configuration((me,)), self._wall_clock_ms(), now)
+        elif founding.initialiser == node_id:
+            core.bootstrap(unpack_configuration(founding.configuration), founding.wall_ms, now)
 
     # ---------------------------------------------------------------- kv-server
 
     def _from_kv(self, message: local.Message, now: int) -> None:
         if isinstance(message, local.Propose):
-            self._proposals.append(message)
+            me = self._identity
+            self._proposals.append(((me.node_id, me.boot_epoch, message.seq), message.payload))
         elif isinstance(message, local.Applied):
             self._applied(message.index, now)
         elif isinstance(message, local.ReadIndex):
@@ -152,22 +170,44 @@ class Consensus:
         if self._core is not None:
             self._core.allow_campaign(now)
 
-    def _read_index(self, read_id: int, now: int) -> None:
-        if self._core is None:
-            self._for_kv.append(local.ReadReady(read_id, -1))
-        else:
-            self._core.read_index((self._identity.node_id, self._identity.boot_epoch, read_id), now)
-
-    def _propose(self, core: Core, propose: local.Propose, now: int) -> None:
-        term, seq = self._appended
-        if core.role == "leader" and term == core.term and propose.seq <= seq:
+    def _read_index(self, number: int, now: int) -> None:
+        core = self._core
+        if core is None:
+            self._for_kv.append(local.ReadReady(number, -1))
             return
-        origin = (self._identity.node_id, self._identity.boot_epoch, propose.seq)
-        refusal = core.propose(origin, propose.payload, self._wall_clock_ms(), now)
-        if refusal is None:
-            self._appended = (core.term, propose.seq)
+        read = (self._identity.node_id, self._identity.boot_epoch, number)
+        if core.role == "leader" or not core.leader_id:
+            core.read_index(read, now)
         else:
-            self._for_kv.append(local.ProposeRejected(propose.seq, refusal.reason, refusal.hint))
+            self._tell(core, core.leader_id, peer.ForwardReadIndex(read))
+
+    # ---------------------------------------------------------------- batches
+
+    def _propose(self, core: Core, origin: Origin, payload: bytes, now: int) -> None:
+        node_id, *place = origin
+        if core.role != "leader":
+            if node_id == self._identity.node_id and core.leader_id:
+                self._tell(core, core.leader_id, peer.ForwardBatch(origin, payload))
+            else:
+                self._refuse(core, origin, "not-leader" if core.leader_id else "no-leader", core.leader_id)
+            return
+        if self._appended_term != core.term:
+            self._appended_term = core.term
+            self._appended.clear()
+        if tuple(place) <= self._appended.get(node_id, (0, 0)):
+            return
+        refusal = core.propose(origin, payload, self._wall_clock_ms(), now)
+        if refusal is None:
+            self._appended[node_id] = (place[0], place[1])
+        else:
+            self._refuse(core, origin, *refusal)
+
+    def _refuse(self, core: Core, origin: Origin, reason: str, hint: int) -> None:
+        node_id, _, seq = origin
+        if node_id == self._identity.node_id:
+            self._for_kv.append(local.ProposeRejected(seq, reason, hint))
+        else:
+            self._tell(core, node_id, peer.ForwardRejected(origin, reason, hint))
 
     # ---------------------------------------------------------------- core
 
@@ -175,14 +215,34 @@ class Consensus:
         if output.write is not None:
             self.outbox.append((LOG, local.Write(*output.write)))
         self.outbox.extend([(LOG, read) for read in output.read_log])
-        assert not output.messages, "a sole voter has nobody to write to"
+        core = self._known_core()
+        peers = self._roster.update(core.configuration)
+        if peers is not None:
+            self.outbox.append((LINKS, peers))
+        for to, term, message in output.messages:
+            self._send(to, term, message)
         if output.role is not None:
             self._log_role(output.role)
             self._for_kv.append(output.role)
         if output.committed:
             self._for_kv.append(local.Committed(output.committed))
-        for (_, _, read_id), index in output.read_answers:
-            self._for_kv.append(local.ReadReady(read_id, index))
+        for read, index in output.read_answers:
+            self._answer_read(core, read, index)
+
+    def _answer_read(self, core: Core, read: ReadId, index: int) -> None:
+        node_id, _, number = read
+        if node_id == self._identity.node_id:
+            self._for_kv.append(local.ReadReady(number, index))
+        else:
+            self._tell(core, node_id, peer.ForwardReadReply(read, index))
+
+    def _tell(self, core: Core, to: int, message: peer.Message) -> None:
+        self._send(to, core.term, message)
+
+    def _send(self, to: int, term: int, message: peer.Message) -> None:
+        me = self._identity
+        header = peer.Header(me.cluster_id, me.node_id, to, term, me.boot_epoch)
+        self.outbox.append((LINKS, ToPeer(header, message)))
 
     def _log_role(self, role: local.Role) -> None:
         log.info("role=%s term=%d leader=%d", role.role, role.term, role.leader_id)
@@ -201,16 +261,7 @@ class Consensus:
             "commit_index": core.commit_index,
             "snapshot_index": core.snapshot_index,
             "cluster_time_ms": core.cluster_time(now),
-            "members": [
-                {
-                    "node_id": member.node_id,
-                    "raft_addr": member.raft_addr,
-                    "client_addr": member.client_addr,
-                    "kind": member.kind,
-                    "is_leader": member.node_id == core.leader_id,
-                }
-                for member in core.configuration.members
-            ],
+            "members": self._roster.members(core, now),
             "pids": dict(self._pids),
             "counters": dict(self._counters),
         }
@@ -225,16 +276,39 @@ class Consensus:
         elif isinstance(message, peer.PrepareInit):
             reason = f"node {me.node_id} belongs to cluster {me.cluster_id} already"
             self._answer(item.envelope, header, peer.PrepareInitReply(False, reason))
-        elif (
-            self._core is None
-            or header.cluster_id != me.cluster_id
-            or header.receiver != me.node_id
-            or header.sender == me.node_id
-            or all(member.node_id != header.sender for member in self._core.configuration.members)
-        ):
+        elif self._core is None or not self._roster.accepts(header, now):
             self._counters["peer_messages_refused"] += 1
-        else:
+        elif type(message) in RAFT_MESSAGES:
             self._core.step(header, message, now)
+        else:
+            self._forwarded(self._core, header, message, now)
+
+    def _forwarded(self, core: Core, header: peer.Header, message: peer.Message, now: int) -> None:
+        """What kv-servers say to each other through consensus."""
+        me = self._identity
+        mine = (me.node_id, me.boot_epoch)
+        if isinstance(message, peer.ForwardBatch) and message.origin[0] == header.sender:
+            self._proposals.append((message.origin, message.payload))
+        elif isinstance(message, peer.ForwardReadIndex) and message.id[0] == header.sender:
+            core.read_index(message.id, now)
+        elif isinstance(message, peer.ForwardRejected) and message.origin[:2] == mine:
+            self._for_kv.append(
+                local.ProposeRejected(message.origin[2], message.reason, message.hint, left=True)
+            )
+        elif isinstance(message, peer.ForwardReadReply) and message.id[:2] == mine:
+            self._for_kv.append(local.ReadReady(message.id[2], message.index))
+        else:
+            self._counters["peer_messages_refused"] += 1
+
+    def _unsent(self, unsent: Unsent, now: int) -> None:
+        """A link took nothing. What is lost on the way later is repeated after silence, by Raft or by the kv-server."""
+        message = unsent.message
+        if isinstance(message, peer.ForwardBatch):
+            self._for_kv.append(local.ProposeRejected(message.origin[2], "no-leader", 0))
+        elif isinstance(message, peer.ForwardReadIndex):
+            self._for_kv.append(local.ReadReady(message.id[2], -1))
+        else:
+            self._known_core().unreachable(unsent.header.receiver, now)
 
     def _node_info(self) -> peer.NodeInfo:
         core = self._core

@@ -26,6 +26,8 @@ from danube_raft.node.bodies import Bodies
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
 from danube_raft.node.identity import Identity
+from danube_raft.node.leadership import OP as LEADERSHIP_POLL
+from danube_raft.node.leadership import LeadershipPolls
 from danube_raft.node.proposals import Batch, Proposals
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
@@ -63,6 +65,7 @@ class KvServer:
         self._proposals = Proposals(config)
         self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse)
         self._streams = Streams(config, self._machine.history, self._replies)
+        self._leadership = LeadershipPolls(config, self._machine.history, self._replies)
         self._upkeep = Upkeep(config, self._machine)
         self._origin = (identity.node_id, identity.boot_epoch)
         self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
@@ -122,6 +125,7 @@ class KvServer:
             self._acknowledged = self._machine.applied_index
             outbox.append((CONSENSUS, local.Applied(self._acknowledged)))
         self._streams.feed(now)
+        self._leadership.tick(now)
         outbox.extend([(CLIENTS, message) for message in self._replies.take()])
         self._read_bytes = 0
 
@@ -131,6 +135,7 @@ class KvServer:
             self._proposals.next_timer(),
             self._reads.next_timer(),
             self._streams.next_timer(),
+            self._leadership.next_timer(),
             self._upkeep.next_timer(),
         )
         return min((timer for timer in timers if timer is not None), default=None)
@@ -166,6 +171,8 @@ class KvServer:
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
                 self._reads.serve(request, envelope, self._deadline(request, now), self._position(), now)
+            elif request[OP] == LEADERSHIP_POLL:
+                self._leadership.request(request, envelope, now)
             elif kind == ADMIN:
                 self._ask_status(request, envelope)
             elif kind == INTERNAL:
@@ -214,7 +221,7 @@ class KvServer:
         elif isinstance(message, local.Role):
             self._new_role(message, now)
         elif isinstance(message, local.ProposeRejected):
-            self._proposals.rejected(message.seq, message.reason, now)
+            self._proposals.rejected(message.seq, message.reason, message.left, now)
         elif isinstance(message, local.StatusReply):
             self._answer_status(message)
 
@@ -249,6 +256,7 @@ class KvServer:
     def _new_role(self, role: local.Role, now: int) -> None:
         self._role = role
         self._replies.term = role.term
+        self._leadership.new_role(role)
         known = role.leader_id != 0
         if known:
             self._leaderless_since = 0

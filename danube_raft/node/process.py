@@ -31,8 +31,9 @@ from danube_raft.node import logs
 from danube_raft.node.assembly import build, ipc_address
 from danube_raft.node.endpoints import Endpoint
 from danube_raft.node.handler import SUPERVISOR
-from danube_raft.node.identity import Identity
+from danube_raft.node.identity import Identity, founding_from_json
 from danube_raft.node.loop import Loop
+from danube_raft.wire.entry import Founding
 from danube_raft.wire.local import Failed
 
 _PR_SET_PDEATHSIG = 1
@@ -71,13 +72,15 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def run(process: str, config: Config, identity: Identity, stop_descriptor: int) -> int:
+def run(
+    process: str, config: Config, identity: Identity, founding: Founding | None, stop_descriptor: int
+) -> int:
     """Serve until told to stop; the process's exit code."""
     context: zmq.Context[Any] = zmq.Context()
     endpoints: dict[str, Endpoint] = {}
     try:
         address = ipc_address(identity.boot_epoch)
-        handler = build(process, config, identity, context, address, os.getpid(), endpoints)
+        handler = build(process, config, identity, founding, context, address, os.getpid(), endpoints)
         # What was loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -105,9 +108,10 @@ def main() -> int:
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     config = Config.from_json(setup["config"])
     identity = Identity(*setup["identity"])
+    founding = founding_from_json(setup["founding"])
     logs.set_up(config.log_level, process)
     raise_descriptor_limit()
-    return run(process, config, identity, stop_descriptor)
+    return run(process, config, identity, founding, stop_descriptor)
 
 
 if __name__ == "__main__":

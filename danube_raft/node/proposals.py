@@ -122,13 +122,16 @@ class Proposals:
             for batch in self._pending.values():
                 yield self._propose(batch, now)
 
-    def rejected(self, seq: int, reason: str, now: int) -> None:
-        """Consensus surely did not take the proposal; it is made again when that can help."""
+    def rejected(self, seq: int, reason: str, left: bool, now: int) -> None:
+        """The proposal was not taken; it is made again when that can help. What was refused on this node (not `left`)
+        is surely in no log; what was refused elsewhere may have a copy that was not.
+        """
         batch = self._pending.get(seq)
         if batch is None:
             return
-        batch.times_out -= 1
-        assert batch.times_out >= 0, "a proposal is refused at most once"
+        if not left:
+            batch.times_out -= 1
+            assert batch.times_out >= 0, "a proposal is refused at most once"
         if reason == "overloaded":
             self._overloaded_until = now + self._config.retry_min_ms
         batch.proposed_at = now - self._config.propose_retry_ms + self._config.retry_min_ms

@@ -32,7 +32,7 @@ from danube_raft.node.assembly import PROCESSES, RUN_DIR, ipc_address
 from danube_raft.node.bootstrap import held_data_dir, next_boot
 from danube_raft.node.endpoints import LocalEdge, drained
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
-from danube_raft.node.identity import Identity
+from danube_raft.node.identity import Identity, founding_to_json
 from danube_raft.node.loop import monotonic_ms
 from danube_raft.storage.data_dir import DataDir
 from danube_raft.wire.local import Failed, Progress, Ready
@@ -140,7 +140,12 @@ class Supervisor:
         self._ready_at = 0
         _clear_run_dir(self._data_dir.path / RUN_DIR)
         address = ipc_address(identity.boot_epoch)
-        setup = {"config": self._config.to_json(), "identity": identity, "supervisor_pid": os.getpid()}
+        setup = {
+            "config": self._config.to_json(),
+            "identity": identity,
+            "founding": founding_to_json(None),
+            "supervisor_pid": os.getpid(),
+        }
         line = json.dumps(setup).encode() + b"\n"
         for name in PROCESSES:
             edge = LocalEdge(self._context, address(SUPERVISOR, name), True, identity.boot_epoch)

@@ -116,6 +116,8 @@ class Core:
         state.may_campaign = True
         if state.election_at is None and state.role == FOLLOWER:
             state.restart_election_timer()
+            if (state.log.last_index, state.term) == (1, 1):
+                state.election_at = state.now + state.retry_ms()
         candidate.campaign_if_alone(state)
         self._check()
 
@@ -127,7 +129,8 @@ class Core:
         state.set_hard_state(1, 0)
         payload = pack_configuration(configuration)
         state.append(Entry(1, 1, KIND_CONFIGURATION, 0, wall_ms, NO_ORIGIN, payload))
-        state.restart_election_timer()
+        # Nobody has ever led this cluster, so there is nobody to wait for.
+        state.election_at = state.now + state.retry_ms()
         candidate.campaign_if_alone(state)
         self._check()
 
@@ -311,6 +314,12 @@ class Core:
     def configuration(self) -> Configuration:
         """The active configuration: the newest in the log."""
         return self._state.membership.configuration
+
+    @property
+    def followers(self) -> dict[int, int]:
+        """On a leader: how far the log of each other member is known to match. Empty in the other roles."""
+        lead = self._state.lead
+        return {} if lead is None else {to: progress.match_index for to, progress in lead.peers.items()}
 
     @property
     def suspect(self) -> str:

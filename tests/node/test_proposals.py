@@ -120,11 +120,11 @@ def test_a_refused_proposal_never_left() -> None:
     proposals = led()
     waiter = put(proposals, 1, deadline=100)
     (propose,) = proposals.flush(0)
-    proposals.rejected(propose.seq, "overloaded", 10)
+    proposals.rejected(propose.seq, "overloaded", False, 10)
     assert proposals.tick(10 + CONFIG.retry_min_ms - 1) == ([], [])
     (again,) = proposals.tick(10 + CONFIG.retry_min_ms)[0]
     assert again == propose
-    proposals.rejected(propose.seq, "overloaded", 70)
+    proposals.rejected(propose.seq, "overloaded", False, 70)
     _, expired = proposals.tick(100)
     assert [(w, type(error)) for w, error in expired] == [(waiter, Timeout)]
     assert proposals.waiting_commands == 0
@@ -136,7 +136,7 @@ def test_one_refusal_does_not_undo_an_earlier_proposal() -> None:
     put(proposals, 1, deadline=2_000)
     list(proposals.flush(0))
     proposals.tick(500)
-    proposals.rejected(1, "not-leader", 501)
+    proposals.rejected(1, "not-leader", False, 501)
     _, expired = proposals.tick(2_000)
     assert [type(error) for _, error in expired] == [Uncertain]
 

@@ -14,7 +14,7 @@ from typing import Any
 from danube_raft.config import Config
 from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import ClientSlow, Envelope, FromClient, OpenPort
-from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LOG, PEERS, SUPERVISOR, Handler
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
@@ -55,7 +55,9 @@ class SteppedNode:
         identity = Identity(NODE_ID, CLUSTER_ID, self.boot_epoch)
         self.open = False
         self.kv = KvServer(self.config, identity, Counter(), 3)
-        self.consensus = Consensus(self.config, identity, self._random, lambda: self.wall_ms, Counter(), 2)
+        self.consensus = Consensus(
+            self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2
+        )
         self.log = LogWriter(self.disk, self.config, 1)
         self.handlers: dict[str, Handler] = {LOG: self.log, CONSENSUS: self.consensus, KV: self.kv}
         self._queues: dict[str, list[tuple[str, Any]]] = {name: [] for name in self.handlers}
@@ -110,7 +112,7 @@ class SteppedNode:
         raise AssertionError("timers fire without end")
 
     def _route(self, sender: str, edge: str, message: Any) -> None:
-        if edge == SUPERVISOR:
+        if edge in (SUPERVISOR, LINKS):
             return
         if edge == CLIENTS:
             if isinstance(message, OpenPort):

@@ -37,7 +37,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.MembershipRequest(1, "add", 2, "a:1", "a:2"), "97040501a361646402a3613a31a3613a32"),
     (local.StatusRequest(6), "93050506"),
     (local.Committed((ENTRY,)), "9306059197090301cd03e8cf0000018bcfe5680093070205c403616263"),
-    (local.ProposeRejected(1, "no-leader", 0), "95070501a96e6f2d6c656164657200"),
+    (local.ProposeRejected(1, "no-leader", 0, True), "96070501a96e6f2d6c656164657200c3"),
     (local.ReadReady(4, -1), "94080504ff"),
     (local.Role("leader", 3, 1, 10, 20, 8), "980905a66c656164657203010a1408"),
     (local.InstallSnapshot(9, 3, "s"), "950a050903a173"),
