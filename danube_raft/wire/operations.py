@@ -157,4 +157,13 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "status": Operation(ADMIN, (), "map of the node's state"),
     "members": Operation(ADMIN, (), "list of maps, one per member"),
+    "leadership_poll": Operation(
+        ADMIN,
+        (
+            Argument("known_term", arguments.natural, 0),
+            Argument("known_leader", arguments.natural, 0),
+            Argument("wait_ms", arguments.natural, 0),
+        ),
+        "leader's node id or 0, term, role of this node; waits until term or leader is another than known",
+    ),
 }

@@ -65,6 +65,7 @@ GOLDEN: dict[str, tuple[tuple[Any, ...], str, tuple[Any, ...]]] = {
     ),
     "status": ((), "9901a673746174757305" + BARE, ()),
     "members": ((), "9901a76d656d6265727305" + BARE, ()),
+    "leadership_poll": ((3, 1), "9b01af6c6561646572736869705f706f6c6c05" + BARE + "0301", (3, 1, 0)),
 }
 
 
