@@ -9,7 +9,8 @@ Rules:
 - The batch that this node made is applied from the requests that were decoded and checked when they came in; the
   replicas that decode its bytes come to the same result, because the check is the same pure function.
 - An exception while applying ends the process: an entry is never skipped.
-- The client port opens when everything that was committed before the start has been applied.
+- Reads and watches are served once everything that was committed before the start has been applied; until then they
+  wait. The client port opens at that moment, or a while after the start, so that a node without a leader can say so.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
 from danube_raft.node.identity import Identity
 from danube_raft.node.leadership import OP as LEADERSHIP_POLL
 from danube_raft.node.leadership import LeadershipPolls
+from danube_raft.node.parked import Parked, Waiting
 from danube_raft.node.proposals import Batch, Proposals
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
@@ -44,7 +46,7 @@ from danube_raft.wire.client import (
     kind_of,
 )
 from danube_raft.wire.entry import Entry
-from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WRITE
+from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WATCH, WRITE
 
 
 class KvServer:
@@ -66,6 +68,7 @@ class KvServer:
         self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse)
         self._streams = Streams(config, self._machine.history, self._replies)
         self._leadership = LeadershipPolls(config, self._machine.history, self._replies)
+        self._parked = Parked(config, self._refuse)
         self._upkeep = Upkeep(config, self._machine)
         self._origin = (identity.node_id, identity.boot_epoch)
         self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
@@ -74,12 +77,13 @@ class KvServer:
         self._leaderless_since = 0
         self._acknowledged = 0
         self._read_bytes = 0
-        self._open = False
+        self._caught_up = False
+        self._open_at: int | None = 0
 
     @property
     def ready(self) -> bool:
         """Whether clients are served."""
-        return self._open
+        return self._caught_up
 
     @property
     def done(self) -> bool:
@@ -89,6 +93,7 @@ class KvServer:
     def start(self, now: int) -> None:
         """Tell consensus where the state machine stands, which also says that it is loaded."""
         self._leaderless_since = now
+        self._open_at = now + self._config.election_max_ms
         self.outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
 
     def receive(self, edge: str, message: Any, now: int) -> None:
@@ -109,6 +114,9 @@ class KvServer:
     def turn(self, now: int) -> None:
         """Close the batch of this turn, run what is due, feed watches, send the answers."""
         outbox = self.outbox
+        if self._open_at is not None and (self._caught_up or now >= self._open_at):
+            self._open_at = None
+            outbox.append((CLIENTS, OpenPort()))
         for request, chunk in self._upkeep.due(now):
             self._proposals.add(request, chunk, None)
         self._to_consensus(self._proposals.flush(now))
@@ -116,6 +124,7 @@ class KvServer:
         self._to_consensus(again)
         for (envelope, request_id, _), error in expired:
             self._replies.error(envelope, request_id, self._machine.revision, error)
+        self._parked.tick(now)
         self._reads.tick(now)
         self._reads.advance(self._position())
         read_index = self._reads.flush(now)
@@ -132,6 +141,8 @@ class KvServer:
     def next_timer(self) -> int | None:
         """The earliest of what waits for time."""
         timers = (
+            self._open_at,
+            self._parked.next_timer(),
             self._proposals.next_timer(),
             self._reads.next_timer(),
             self._streams.next_timer(),
@@ -162,7 +173,9 @@ class KvServer:
         try:
             request = check(raw)
             kind = kind_of(request[OP])
-            if kind == WRITE:
+            if not self._caught_up and kind in (READ, WATCH):
+                self._parked.add(request, envelope, len(chunk), self._deadline(request, now))
+            elif kind == WRITE:
                 if len(chunk) > self._config.request_max_bytes:
                     raise RequestTooLarge(
                         f"the request has {len(chunk)} bytes, over the limit of {self._config.request_max_bytes}"
@@ -238,10 +251,22 @@ class KvServer:
                 self._answer_writes(batch, results)
             self._to_consensus(self._proposals.fence(seq, now))
         self._upkeep.applied(entry, now)
-        if not self._open and self._role.leader_id and entry.term >= self._role.term:
+        if not self._caught_up and self._role.leader_id and entry.term >= self._role.term:
             # An entry of the present term comes after everything that was committed before this start.
-            self._open = True
-            self.outbox.append((CLIENTS, OpenPort()))
+            self._caught_up = True
+            for waiting in self._parked.take():
+                self._serve_parked(waiting, now)
+
+    def _serve_parked(self, waiting: Waiting, now: int) -> None:
+        request, envelope = waiting.request, waiting.envelope
+        try:
+            if kind_of(request[OP]) == READ:
+                self._reads.serve(request, envelope, waiting.deadline, self._position(), now)
+            else:
+                self._streams.request(request, envelope, now)
+        except DanubeRaftError as error:
+            self._counters["client_requests_refused"] += 1
+            self._refuse(request, envelope, error)
 
     def _answer_writes(self, batch: Batch, results: list[Any]) -> None:
         add = self._replies.add
@@ -260,6 +285,7 @@ class KvServer:
         known = role.leader_id != 0
         if known:
             self._leaderless_since = 0
+            self._reads.leader_changed()
         elif not self._leaderless_since:
             self._leaderless_since = now
         self._upkeep.new_role(role)

@@ -112,6 +112,12 @@ class Reads:
         _, reads = self._rounds.pop(number, (0, []))
         self._for_index += [(index, read) for read in reads]
 
+    def leader_changed(self) -> None:
+        """Rounds that an earlier leader was asked for join a new one; it would refuse them, or never answer."""
+        for _, reads in self._rounds.values():
+            self._joining += reads
+        self._rounds.clear()
+
     def advance(self, position: Position) -> None:
         """The state machine moved, or a round was confirmed: answer what may be answered."""
         if self._for_index:
