@@ -36,6 +36,9 @@ def candidate_timer(state: State) -> None:
     """The round is lost or split: ask again."""
     if not _is_due(state):
         return
+    if state.writes.is_stuck(state.now, state.config.election_max_ms):
+        state.election_at = state.now + state.retry_ms()
+        return
     if state.role == CANDIDATE and False not in state.votes.values():
         state.silent_elections += 1
     pre_campaign(state)

@@ -322,6 +322,13 @@ class Core:
         return {} if lead is None else {to: progress.match_index for to, progress in lead.peers.items()}
 
     @property
+    def progress(self) -> dict[int, str]:
+        """On a leader: probe, replicate or snapshot for each other member. A member in snapshot gets no entries: what
+        it needs was purged. Empty in the other roles."""
+        lead = self._state.lead
+        return {} if lead is None else {to: progress.state for to, progress in lead.peers.items()}
+
+    @property
     def suspect(self) -> str:
         """Why this node's promises do not count (SUSPECT), or empty."""
         return self._state.suspect

@@ -5,6 +5,8 @@
   they are purged (PITFALLS 15).
 - An ack says "durable": it is held until it is. A refusal promises nothing and leaves at once; its `match_index` is
   the refused index, so that the leader can tell a late refusal, and its hint the entry that may match instead.
+- An empty message that matches where all was known to match already only tells the commit index: it gets no answer,
+  which halves what a commit costs. Should an ack be lost, the answer to a heartbeat says the same.
 - A vote is given once per term, to a log that is no older, and is held until it is durable. Own membership plays no
   part: a learner that has not yet seen its promotion must vote (PITFALLS 9).
 - Over its credit for unacknowledged writes it ignores entries; the leader repeats.
@@ -33,10 +35,12 @@ def on_append_entries(state: State, header: peer.Header, message: peer.AppendEnt
         _refuse(state, header.sender, message)
         return
     last = prev + len(entries)
+    is_news = bool(message.entries) or last > state.verified_index
     _take(state, entries)
     state.verified_index = max(state.verified_index, last)
     state.commit_to(min(message.commit_index, state.verified_index))
-    state.hold(header.sender, peer.AppendReply(True, last, 0, 0, not state.suspect))
+    if is_news:
+        state.hold(header.sender, peer.AppendReply(True, last, 0, 0, not state.suspect))
 
 
 def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> None:

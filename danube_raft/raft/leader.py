@@ -35,7 +35,7 @@ def take_over(state: State) -> None:
     heartbeat_at = state.now + state.config.heartbeat_ms
     state.lead = Leadership(others, first, state.config.waiting_max_commands, state.now, heartbeat_at)
     state.clock.lead(state.now)
-    _append(state, state.lead, KIND_NOOP, NO_ORIGIN, b"", 0)
+    _append(state, KIND_NOOP, NO_ORIGIN, b"", 0)
 
 
 # ---------------------------------------------------------------- inputs
@@ -43,15 +43,15 @@ def take_over(state: State) -> None:
 
 def propose(state: State, origin: tuple[int, int, int], payload: bytes, wall_ms: int) -> Refusal | None:
     """Append one batch, unless a window is full."""
-    lead = _lead(state)
     config = state.config
     size = len(payload) + ENTRY_OVERHEAD_BYTES
-    if lead.uncommitted_bytes and lead.uncommitted_bytes + size > config.uncommitted_max_bytes:
+    uncommitted = state.uncommitted.size_bytes
+    if uncommitted and uncommitted + size > config.uncommitted_max_bytes:
         return OVERLOADED
     unacked = state.writes.unacked_bytes
     if unacked and unacked + size > config.unacked_write_max_bytes:
         return OVERLOADED
-    _append(state, lead, KIND_BATCH, origin, payload, wall_ms)
+    _append(state, KIND_BATCH, origin, payload, wall_ms)
     return None
 
 
@@ -70,6 +70,8 @@ def timer(state: State) -> None:
     if state.writes.is_stuck(state.now, limit) or not _has_quorum(state, lead, limit):
         state.follow(state.term, 0)
         return
+    # Rounds of reads do not move this: under steady reads nothing of the above would ever be looked at.
+    lead.heartbeat_at = state.now + state.config.heartbeat_ms
     _heartbeat(state, lead)
 
 
@@ -82,7 +84,6 @@ def advance_commit(state: State) -> None:
     # Every entry from the term's no-op on is of this term, and none before it is.
     if index > state.commit_index and index >= lead.first_of_term:
         state.commit_to(index)
-        lead.committed(index)
 
 
 def unreachable(state: State, to: int) -> None:
@@ -224,7 +225,6 @@ def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entr
 
 
 def _heartbeat(state: State, lead: Leadership) -> None:
-    lead.heartbeat_at = state.now + state.config.heartbeat_ms
     time_ms = state.clock.read(state.now)
     for to, progress in lead.peers.items():
         commit_index = min(state.commit_index, progress.match_index)
@@ -243,13 +243,10 @@ def _prefix(entries: tuple[Entry, ...], max_bytes: int) -> tuple[Entry, ...]:
 # ---------------------------------------------------------------- itself
 
 
-def _append(
-    state: State, lead: Leadership, kind: int, origin: tuple[int, int, int], payload: bytes, wall_ms: int
-) -> None:
+def _append(state: State, kind: int, origin: tuple[int, int, int], payload: bytes, wall_ms: int) -> None:
     index = state.log.last_index + 1
     stamp_ms = state.clock.read(state.now)
     state.append(Entry(index, state.term, kind, stamp_ms, wall_ms, origin, payload))
-    lead.appended(index, len(payload) + ENTRY_OVERHEAD_BYTES)
 
 
 def _has_quorum(state: State, lead: Leadership, limit_ms: int) -> bool:

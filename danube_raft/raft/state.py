@@ -21,9 +21,10 @@ from danube_raft.raft.leadership import Leadership
 from danube_raft.raft.log import Log
 from danube_raft.raft.membership import Membership
 from danube_raft.raft.output import RandomSource, ReadId, Send
+from danube_raft.raft.uncommitted import Uncommitted
 from danube_raft.raft.writes import Writes
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, HardState, unpack_configuration
+from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, HardState, entry_bytes, unpack_configuration
 
 FOLLOWER = "follower"
 PRE_CANDIDATE = "pre-candidate"
@@ -48,6 +49,7 @@ class State:
         self.log = Log(recovered, config.log_cache_bytes)
         self.membership = Membership(recovered.configurations)
         self.writes = Writes(recovered.last_index)
+        self.uncommitted = Uncommitted()
         self.delivery = Delivery(
             recovered.purged_index, config.unapplied_max_bytes, config.read_log_max_bytes
         )
@@ -162,6 +164,7 @@ class State:
         """Put `entry` into the log and the next write; a configuration is active from now on."""
         self.log.append(entry)
         self.writes.append(entry)
+        self.uncommitted.appended(entry.index, entry_bytes(entry))
         if entry.kind == KIND_CONFIGURATION:
             self.membership.append(entry.index, unpack_configuration(entry.payload))
 
@@ -170,6 +173,7 @@ class State:
         assert max(self.commit_index, self.verified_index) < first, "what is safe is never truncated"
         self.log.truncate(first)
         self.writes.truncate(first)
+        self.uncommitted.truncated(first)
         self.membership.truncate(first)
 
     def commit_to(self, index: int) -> None:
@@ -177,6 +181,7 @@ class State:
         if index > self.commit_index:
             assert index <= self.log.last_index
             self.commit_index = index
+            self.uncommitted.committed(index)
 
     def safe_index(self) -> int:
         """Up to where entries are committed and durable here."""
