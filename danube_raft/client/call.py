@@ -93,8 +93,10 @@ class Session:
     Thread-safe. `low_water` is the lowest serial in flight: nodes forget the answers to all below it.
     """
 
-    def __init__(self, client_id: int | None = None) -> None:
-        self.client_id = random.SystemRandom().randrange(1, 2**53) if client_id is None else client_id
+    def __init__(self, client_id: int | None = None, source: random.Random | None = None) -> None:
+        self.random = random.SystemRandom() if source is None else source
+        """Where the client id and the jitter of pauses come from."""
+        self.client_id = self.random.randrange(1, 2**53) if client_id is None else client_id
         self.token: tuple[int, int] | None = None
         self._request_ids = itertools.count(1)
         self._serials = itertools.count(1)
@@ -272,7 +274,7 @@ class Call:
             self._again(now, 0)
         elif isinstance(error, RETRYABLE) or (self.is_write and self._unsettled):
             self._rotate()
-            self._again(now, self._backoff_ms * random.uniform(0.5, 1.0))  # noqa: S311 -- jitter, not a secret
+            self._again(now, self._backoff_ms * self._session.random.uniform(0.5, 1.0))
             self._backoff_ms = min(2 * self._backoff_ms, BACKOFF_MAX_MS)
         else:
             raise error
