@@ -24,7 +24,7 @@ from typing import Any
 from danube_raft.config import Config
 from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
-from danube_raft.node.identity import Identity
+from danube_raft.node.identity import Identity, answer_prepare_init
 from danube_raft.node.roster import Roster
 from danube_raft.raft.core import RAFT_MESSAGES, Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
@@ -158,6 +158,9 @@ class Consensus:
             self._applied(message.index, now)
         elif isinstance(message, local.ReadIndex):
             self._read_index(message.id, now)
+        elif isinstance(message, local.AskFresh):
+            heard_at, index = (-1, 0) if self._core is None else self._core.heard_leader(now)
+            self._for_kv.append(local.FreshAnswer(message.id, heard_at, index))
         elif isinstance(message, local.StatusRequest):
             self._for_kv.append(local.StatusReply(message.id, self.status(now)))
 
@@ -270,12 +273,11 @@ class Consensus:
 
     def _from_peer(self, item: FromPeer, now: int) -> None:
         header, message = item.header, item.message
-        me = self._identity
         if isinstance(message, peer.GetNodeInfo):
-            self._answer(item.envelope, header, self._node_info())
+            self._answer(item.envelope, header, self._node_info(message.nonce))
         elif isinstance(message, peer.PrepareInit):
-            reason = f"node {me.node_id} belongs to cluster {me.cluster_id} already"
-            self._answer(item.envelope, header, peer.PrepareInitReply(False, reason))
+            reply = answer_prepare_init(self._identity, self._founding, header, message)
+            self._answer(item.envelope, header, reply)
         elif self._core is None or not self._roster.accepts(header, now):
             self._counters["peer_messages_refused"] += 1
         elif type(message) in RAFT_MESSAGES:
@@ -310,16 +312,17 @@ class Consensus:
         else:
             self._known_core().unreachable(unsent.header.receiver, now)
 
-    def _node_info(self) -> peer.NodeInfo:
+    def _node_info(self, nonce: int) -> peer.NodeInfo:
         core = self._core
         return peer.NodeInfo(
             self._identity.node_id,
             self._identity.cluster_id,
             self._config.raft_address,
             self._config.client_address,
-            (),
+            self._config.seed_nodes,
             core is not None and core.last_index > 0,
             0 if core is None else core.leader_id,
+            nonce,
         )
 
     def _answer(self, envelope: Envelope, question: peer.Header, message: peer.Message) -> None:

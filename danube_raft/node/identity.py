@@ -1,11 +1,15 @@
-"""Who a node is, for one boot, and what it promised when its cluster was formed. Made by the supervisor, given to the
-three processes.
+"""Who a node is, for one boot, and what it promised when its cluster was formed.
+
+Made by the supervisor, given to the three processes. A node that belongs to a cluster gives no promise any more, but
+repeats the one that it gave: its initialiser may not have heard the answer. How promises come about is in
+`forming.py`, which the processes of a node do not load.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from danube_raft.wire import peer
 from danube_raft.wire.entry import Founding
 
 
@@ -31,3 +35,19 @@ def founding_from_json(fields: list[Any] | None) -> Founding | None:
         return None
     cluster_id, initialiser, configuration, wall_ms = fields
     return Founding(cluster_id, initialiser, bytes.fromhex(configuration), wall_ms)
+
+
+def asked_for(header: peer.Header, message: peer.PrepareInit) -> Founding:
+    """The promise that a PrepareInit asks for."""
+    return Founding(message.cluster_id, header.sender, message.configuration, message.wall_ms)
+
+
+def answer_prepare_init(
+    identity: Identity, founding: Founding | None, header: peer.Header, message: peer.PrepareInit
+) -> peer.PrepareInitReply:
+    """What a node that belongs to a cluster answers: its promise holds, and it gives no other."""
+    asked = asked_for(header, message)
+    if founding == asked and identity.cluster_id == asked.cluster_id:
+        return peer.PrepareInitReply(True, "", asked.cluster_id)
+    reason = f"node {identity.node_id} belongs to cluster {identity.cluster_id} already"
+    return peer.PrepareInitReply(False, reason, asked.cluster_id)

@@ -74,7 +74,6 @@ class KvServer:
         self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
         self._next_status = 1
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
-        self._leaderless_since = 0
         self._acknowledged = 0
         self._read_bytes = 0
         self._caught_up = False
@@ -92,7 +91,6 @@ class KvServer:
 
     def start(self, now: int) -> None:
         """Tell consensus where the state machine stands, which also says that it is loaded."""
-        self._leaderless_since = now
         self._open_at = now + self._config.election_max_ms
         self.outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
 
@@ -126,10 +124,8 @@ class KvServer:
             self._replies.error(envelope, request_id, self._machine.revision, error)
         self._parked.tick(now)
         self._reads.tick(now)
-        self._reads.advance(self._position())
-        read_index = self._reads.flush(now)
-        if read_index is not None:
-            outbox.append((CONSENSUS, read_index))
+        self._reads.advance(self._position(), now)
+        self._to_consensus(self._reads.flush(now))
         if self._machine.applied_index > self._acknowledged:
             self._acknowledged = self._machine.applied_index
             outbox.append((CONSENSUS, local.Applied(self._acknowledged)))
@@ -152,7 +148,7 @@ class KvServer:
         return min((timer for timer in timers if timer is not None), default=None)
 
     def _position(self) -> Position:
-        return Position(self._machine.revision, self._machine.applied_index, self._leaderless_since)
+        return Position(self._machine.revision, self._machine.applied_index)
 
     def _to_consensus(self, messages: Any) -> None:
         self.outbox.extend([(CONSENSUS, message) for message in messages])
@@ -183,7 +179,7 @@ class KvServer:
                 waiter = (envelope, request[REQUEST_ID], self._deadline(request, now))
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
-                self._reads.serve(request, envelope, self._deadline(request, now), self._position(), now)
+                self._reads.serve(request, envelope, self._deadline(request, now), self._position())
             elif request[OP] == LEADERSHIP_POLL:
                 self._leadership.request(request, envelope, now)
             elif kind == ADMIN:
@@ -202,7 +198,7 @@ class KvServer:
             return now + self._config.request_timeout_ms
         return now + min(int(timeout), self._config.request_timeout_max_ms)
 
-    def _answer_read(self, request: Request, envelope: Envelope) -> None:
+    def _answer_read(self, request: Request, envelope: Envelope, lag_ms: int | None) -> None:
         try:
             if self._read_bytes > self._config.turn_reply_max_bytes:
                 raise Overloaded("more is being read at once than one turn may answer; try again shortly")
@@ -214,6 +210,8 @@ class KvServer:
             self._read_bytes += self._config.page_max_bytes
         elif result[0] is not None:
             self._read_bytes += len(result[0][VALUE])
+        if lag_ms is not None:
+            result = (*result, lag_ms)
         self._replies.add(envelope, request[REQUEST_ID], STATUS_OK, self._machine.revision, result)
 
     def _refuse(self, request: Request, envelope: Envelope, error: DanubeRaftError) -> None:
@@ -231,6 +229,8 @@ class KvServer:
                     raise
         elif isinstance(message, local.ReadReady):
             self._reads.confirmed(message.id, message.index)
+        elif isinstance(message, local.FreshAnswer):
+            self._reads.fresh(message, now)
         elif isinstance(message, local.Role):
             self._new_role(message, now)
         elif isinstance(message, local.ProposeRejected):
@@ -261,7 +261,7 @@ class KvServer:
         request, envelope = waiting.request, waiting.envelope
         try:
             if kind_of(request[OP]) == READ:
-                self._reads.serve(request, envelope, waiting.deadline, self._position(), now)
+                self._reads.serve(request, envelope, waiting.deadline, self._position())
             else:
                 self._streams.request(request, envelope, now)
         except DanubeRaftError as error:
@@ -284,10 +284,7 @@ class KvServer:
         self._leadership.new_role(role)
         known = role.leader_id != 0
         if known:
-            self._leaderless_since = 0
             self._reads.leader_changed()
-        elif not self._leaderless_since:
-            self._leaderless_since = now
         self._upkeep.new_role(role)
         self._to_consensus(self._proposals.leader_changed(known, now))
 

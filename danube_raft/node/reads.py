@@ -4,7 +4,9 @@
 - linearizable: joins a ReadIndex round that has *not been sent yet*, then waits for that index to be applied. A round
   that stays unanswered is given up after `READ_RETRY_MS` and its reads join a new one under a new id, so that a late
   answer to the old round can never be taken for the new one.
-- stale: whatever is here, or at most a given number of ms behind the last sign of a leader.
+- stale: whatever is here. With a bound in ms: consensus says when it last heard the leader, and what was committed by
+  then; if that is recent enough the read waits for that to be applied, else it becomes a linearizable one, which is
+  as fresh as can be. The answer ends with the lag in ms.
 
 What waits is bounded like writes are, and each read is answered at its deadline at the latest.
 """
@@ -19,7 +21,7 @@ from danube_raft.errors import ClusterIdMismatch, DanubeRaftError, NoLeader, Ove
 from danube_raft.node.endpoints import Envelope
 from danube_raft.node.proposals import NEVER
 from danube_raft.wire.client import CONSISTENCY, LINEARIZABLE, MIN_REVISION, SESSION, Request
-from danube_raft.wire.local import ReadIndex
+from danube_raft.wire.local import AskFresh, FreshAnswer, ReadIndex
 
 READ_RETRY_MS = 200
 
@@ -33,14 +35,22 @@ class Read(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where the state machine stands, and since when this node has not heard of a leader (0: it hears one)."""
+    """Where the state machine stands."""
 
     revision: int
     applied_index: int
-    leaderless_since: int
 
 
-Answer = Callable[[Request, Envelope], None]
+class Fresh(NamedTuple):
+    """A read that is fresh enough, if `index` is applied in time: the leader was heard at `heard_at`."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    heard_at: int
+    read: Read
+
+
+Answer = Callable[[Request, Envelope, int | None], None]
+"""Request, envelope, and the lag in ms where the read was bounded by one."""
 Refuse = Callable[[Request, Envelope, DanubeRaftError], None]
 
 
@@ -56,13 +66,14 @@ class Reads:
         self._joining: list[Read] = []
         self._rounds: dict[int, tuple[int, list[Read]]] = {}
         self._for_index: list[tuple[int, Read]] = []
+        self._bounded: list[Read] = []
+        self._asked: dict[int, list[Read]] = {}
+        self._for_fresh: list[Fresh] = []
         self._next_round = 1
         self._check_at = NEVER
         self.waiting = 0
 
-    def serve(
-        self, request: Request, envelope: Envelope, deadline: int, position: Position, now: int
-    ) -> None:
+    def serve(self, request: Request, envelope: Envelope, deadline: int, position: Position) -> None:
         """Answer now, or keep the read until it may be answered. Raises what refuses it."""
         level: Any = request[CONSISTENCY]
         if level is None or level == SESSION:
@@ -76,17 +87,15 @@ class Reads:
                     self._wait(deadline)
                     self._for_revision.append((minimum[1], Read(request, envelope, deadline)))
                     return
-            self._answer(request, envelope)
+            self._answer(request, envelope, None)
         elif level == LINEARIZABLE:
             self._wait(deadline)
             self._joining.append(Read(request, envelope, deadline))
+        elif type(level) is int:
+            self._wait(deadline)
+            self._bounded.append(Read(request, envelope, deadline))
         else:
-            if type(level) is int and position.leaderless_since and now - position.leaderless_since > level:
-                behind = now - position.leaderless_since
-                raise NoLeader(
-                    f"this node has not heard of a leader for {behind} ms, over the {level} ms asked for"
-                )
-            self._answer(request, envelope)
+            self._answer(request, envelope, None)
 
     def _wait(self, deadline: int) -> None:
         if self.waiting >= self._config.waiting_max_commands:
@@ -94,16 +103,26 @@ class Reads:
         self.waiting += 1
         self._check_at = min(self._check_at, deadline)
 
-    def flush(self, now: int) -> ReadIndex | None:
+    def flush(self, now: int) -> list[ReadIndex | AskFresh]:
         """End of a turn: one round for all reads that joined since the last one."""
-        if not self._joining:
-            return None
+        questions: list[ReadIndex | AskFresh] = []
+        if self._joining:
+            number = self._take_number()
+            self._rounds[number] = (now + READ_RETRY_MS, self._joining)
+            self._check_at = min(self._check_at, now + READ_RETRY_MS)
+            self._joining = []
+            questions.append(ReadIndex(number))
+        if self._bounded:
+            number = self._take_number()
+            self._asked[number] = self._bounded
+            self._bounded = []
+            questions.append(AskFresh(number))
+        return questions
+
+    def _take_number(self) -> int:
         number = self._next_round
         self._next_round += 1
-        self._rounds[number] = (now + READ_RETRY_MS, self._joining)
-        self._check_at = min(self._check_at, now + READ_RETRY_MS)
-        self._joining = []
-        return ReadIndex(number)
+        return number
 
     def confirmed(self, number: int, index: int) -> None:
         """The round's answer: its reads wait for `index`; -1: not confirmed, asked again at the retry."""
@@ -112,14 +131,24 @@ class Reads:
         _, reads = self._rounds.pop(number, (0, []))
         self._for_index += [(index, read) for read in reads]
 
+    def fresh(self, answer: FreshAnswer, now: int) -> None:
+        """When the leader was last heard, and what was committed then."""
+        for read in self._asked.pop(answer.id, ()):
+            if answer.heard_at_ms >= 0 and now - answer.heard_at_ms <= _bound(read):
+                self._for_fresh.append(Fresh(answer.index, answer.heard_at_ms, read))
+            else:
+                self._joining.append(read)
+
     def leader_changed(self) -> None:
         """Rounds that an earlier leader was asked for join a new one; it would refuse them, or never answer."""
         for _, reads in self._rounds.values():
             self._joining += reads
         self._rounds.clear()
 
-    def advance(self, position: Position) -> None:
-        """The state machine moved, or a round was confirmed: answer what may be answered."""
+    def advance(self, position: Position, now: int) -> None:
+        """The state machine moved, or a round was confirmed: answer what may be answered. Before `flush`."""
+        if self._for_fresh:
+            self._advance_fresh(position, now)
         if self._for_index:
             ready = [read for index, read in self._for_index if index <= position.applied_index]
             if ready:
@@ -131,10 +160,25 @@ class Reads:
                 self._for_revision = [item for item in self._for_revision if item[0] > position.revision]
                 self._answer_all(ready)
 
+    def _advance_fresh(self, position: Position, now: int) -> None:
+        waiting = []
+        for item in self._for_fresh:
+            lag_ms = now - item.heard_at
+            if lag_ms > _bound(item.read):
+                self._joining.append(item.read)
+            elif item.index <= position.applied_index:
+                self.waiting -= 1
+                self._answer(item.read.request, item.read.envelope, lag_ms)
+            else:
+                waiting.append(item)
+        self._for_fresh = waiting
+
     def _answer_all(self, reads: list[Read]) -> None:
         self.waiting -= len(reads)
         for read in reads:
-            self._answer(read.request, read.envelope)
+            # A bounded read that had to be confirmed is as fresh as when it was asked.
+            lag_ms = 0 if type(read.request[CONSISTENCY]) is int else None
+            self._answer(read.request, read.envelope, lag_ms)
 
     # ---------------------------------------------------------------- time
 
@@ -167,7 +211,9 @@ class Reads:
             )
         ]
         self._joining = [read for read in self._joining if not self._late(read, now, no_leader)]
+        self._for_fresh = [item for item in self._for_fresh if not self._late(item.read, now, no_leader)]
         reads = [read for _, read in self._for_revision + self._for_index] + self._joining
+        reads += [item.read for item in self._for_fresh]
         times = [retry_at for retry_at, _ in self._rounds.values()]
         times += [read.deadline for _, waiting in self._rounds.values() for read in waiting]
         self._check_at = min(times + [read.deadline for read in reads], default=NEVER)
@@ -178,3 +224,9 @@ class Reads:
         self.waiting -= 1
         self._refuse(read.request, read.envelope, error)
         return True
+
+
+def _bound(read: Read) -> int:
+    level: Any = read.request[CONSISTENCY]
+    assert type(level) is int, "only bounded reads are kept with a bound"
+    return level

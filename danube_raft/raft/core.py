@@ -170,6 +170,17 @@ class Core:
         else:
             state.read_answers.append((id, NOT_LEADER))
 
+    def heard_leader(self, now: int) -> tuple[int, int]:
+        """(monotonic ms at which the leader was last heard, what it had committed then); (-1, 0) without a leader.
+        The leader itself was heard when a quorum was.
+        """
+        state = self._state
+        state.enter(now)
+        if state.lead is not None:
+            known = state.commit_index >= state.lead.first_of_term
+            return (leader.quorum_heard_at(state), state.commit_index) if known else (-1, 0)
+        return (state.leader_heard_at, state.leader_commit) if state.leader_id else (-1, 0)
+
     def durable(self, seq: int, now: int) -> None:
         """All writes up to `seq` are on disk."""
         state = self._state

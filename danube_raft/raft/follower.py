@@ -23,7 +23,7 @@ from danube_raft.wire.entry import Entry
 
 def on_append_entries(state: State, header: peer.Header, message: peer.AppendEntries) -> None:
     """Bring the log in line with the leader's."""
-    state.heard_leader(header.sender, message.time_ms)
+    state.heard_leader(header.sender, message.commit_index, message.time_ms)
     if state.writes.unacked_bytes >= state.config.unacked_write_max_bytes:
         return
     prev, entries = message.prev_index, message.entries
@@ -45,7 +45,7 @@ def on_append_entries(state: State, header: peer.Header, message: peer.AppendEnt
 
 def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> None:
     """Confirm that nobody newer is known here, and tell what is known to match."""
-    state.heard_leader(header.sender, message.time_ms)
+    state.heard_leader(header.sender, message.commit_index, message.time_ms)
     state.commit_to(min(message.commit_index, state.verified_index))
     match_index = min(state.verified_index, state.writes.durable_index)
     state.send(header.sender, peer.HeartbeatReply(message.round, match_index, not state.suspect))

@@ -67,7 +67,7 @@ def timer(state: State) -> None:
     if state.now < lead.heartbeat_at:
         return
     limit = state.config.election_max_ms
-    if state.writes.is_stuck(state.now, limit) or not _has_quorum(state, lead, limit):
+    if state.writes.is_stuck(state.now, limit) or state.now - quorum_heard_at(state) > limit:
         state.follow(state.term, 0)
         return
     # Rounds of reads do not move this: under steady reads nothing of the above would ever be looked at.
@@ -226,9 +226,8 @@ def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entr
 
 def _heartbeat(state: State, lead: Leadership) -> None:
     time_ms = state.clock.read(state.now)
-    for to, progress in lead.peers.items():
-        commit_index = min(state.commit_index, progress.match_index)
-        state.send(to, peer.Heartbeat(lead.reads.number, commit_index, time_ms))
+    for to in lead.peers:
+        state.send(to, peer.Heartbeat(lead.reads.number, state.commit_index, time_ms))
 
 
 def _prefix(entries: tuple[Entry, ...], max_bytes: int) -> tuple[Entry, ...]:
@@ -249,14 +248,12 @@ def _append(state: State, kind: int, origin: tuple[int, int, int], payload: byte
     state.append(Entry(index, state.term, kind, stamp_ms, wall_ms, origin, payload))
 
 
-def _has_quorum(state: State, lead: Leadership, limit_ms: int) -> bool:
-    # The age of the answer, negated: `agreed` finds the greatest value, here the youngest age, that a quorum has.
-    ages = {to: progress.heard_at - state.now for to, progress in lead.peers.items()}
-    ages[state.node_id] = 0
-    missing = -limit_ms - 1
-    voters = (*state.membership.voters, *state.membership.outgoing)
-    ages = {voter: ages.get(voter, missing) for voter in voters}
-    return quorum.agreed(state.membership.voters, state.membership.outgoing, ages) >= -limit_ms
+def quorum_heard_at(state: State) -> int:
+    """The latest time by which a quorum of voters had been heard in this term."""
+    lead = _lead(state)
+    heard = {to: progress.heard_at for to, progress in lead.peers.items()}
+    heard[state.node_id] = state.now
+    return quorum.agreed(state.membership.voters, state.membership.outgoing, heard)
 
 
 def _lead(state: State) -> Leadership:

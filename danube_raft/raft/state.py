@@ -62,6 +62,7 @@ class State:
         # Elections. `election_at` None: no time limit runs (a candidate waits for its disk, a learner for a leader).
         self.may_campaign = False
         self.leader_heard_at = now
+        self.leader_commit = 0
         self.election_at: int | None = None
         self.votes: dict[int, bool] = {}
         self.vote_seq = 0
@@ -92,12 +93,13 @@ class State:
         """A pause after a lost or split election."""
         return self.random.randrange(self.config.retry_min_ms, self.config.retry_max_ms + 1)
 
-    def heard_leader(self, leader_id: int, time_ms: int) -> None:
+    def heard_leader(self, leader_id: int, commit_index: int, time_ms: int) -> None:
         """The leader of this term gave a sign of life."""
         assert self.role == FOLLOWER
         assert self.leader_id in (0, leader_id), "one leader per term"
         self.leader_id = leader_id
         self.leader_heard_at = self.now
+        self.leader_commit = max(self.leader_commit, commit_index)
         self.election_at = self.now + self.election_timeout_ms
         self.silent_elections = 0
         self.clock.observe(time_ms)

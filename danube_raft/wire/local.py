@@ -31,6 +31,12 @@ class ReadIndex(NamedTuple):
     id: int
 
 
+class AskFresh(NamedTuple):
+    """Ask when the leader was last heard; always answered, by this node."""
+
+    id: int
+
+
 class Applied(NamedTuple):
     """Everything up to `index` is in the state machine; returns the credit of those entries."""
 
@@ -86,6 +92,15 @@ class ReadReady(NamedTuple):
     """Read `id` may be answered once `index` is applied; index -1: no leader could be confirmed."""
 
     id: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
+class FreshAnswer(NamedTuple):
+    """Answer to an AskFresh: the leader was heard at monotonic `heard_at_ms` (-1: there is none), and everything up to
+    `index` was committed then."""
+
+    id: int
+    heard_at_ms: int
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
@@ -232,13 +247,13 @@ class Stop(NamedTuple):
 Message = (
     Propose | ReadIndex | Applied | SnapshotDone | MembershipRequest | StatusRequest | Committed | ProposeRejected
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
-    | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop
+    | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
     Propose, ReadIndex, Applied, SnapshotDone, MembershipRequest, StatusRequest, Committed, ProposeRejected,
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
-    Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop,
+    Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

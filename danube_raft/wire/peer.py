@@ -81,7 +81,7 @@ class AppendReply(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """Sign of life; `round` confirms leadership for ReadIndex. `commit_index` never exceeds what the peer has."""
+    """Sign of life; `round` confirms leadership for ReadIndex. `commit_index` is the leader's, whatever the peer has."""
 
     round: int
     commit_index: int
@@ -151,11 +151,17 @@ class ForwardReadReply(NamedTuple):
 
 
 class GetNodeInfo(NamedTuple):
-    """Who are you?"""
+    """Who are you? The answer repeats the nonce, so that it is known to be given after the question was."""
+
+    nonce: int
 
 
 class NodeInfo(NamedTuple):
-    """Answer: identity, addresses, the seeds it was started with, and whether it belongs to a cluster yet."""
+    """Answer: identity, addresses, the seeds it was started with, and whether it belongs to a cluster yet.
+
+    Before that `cluster_id` is the cluster that it has promised to join and `leader_id` that cluster's initialiser,
+    both 0 for no promise. `initialised`: the first entry is in its log.
+    """
 
     node_id: int
     cluster_id: int
@@ -164,20 +170,24 @@ class NodeInfo(NamedTuple):
     seed_nodes: tuple[str, ...]
     initialised: bool
     leader_id: int
+    nonce: int
 
 
 class PrepareInit(NamedTuple):
-    """Promise to join the cluster of this id with this configuration (packed) and no other."""
+    """Promise to join the cluster of this id with this configuration (packed) and no other. The sender is its
+    initialiser; `wall_ms` is its wall clock and only informs."""
 
     cluster_id: int
     configuration: bytes
+    wall_ms: int
 
 
 class PrepareInitReply(NamedTuple):
-    """The promise, or why not."""
+    """The promise to join `cluster_id`, or why not."""
 
     promised: bool
     reason: str
+    cluster_id: int
 
 
 Message = (

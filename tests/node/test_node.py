@@ -487,12 +487,12 @@ def test_peers_that_are_none_are_refused_and_counted() -> None:
 def test_a_node_answers_who_it_is_and_joins_no_other_cluster() -> None:
     node = SteppedNode()
     asking = peer.Header(0, 8, 0, 0, 1)
-    node.peer_message(FromPeer((b"p", b""), asking, peer.GetNodeInfo()))
-    node.peer_message(FromPeer((b"p", b""), asking, peer.PrepareInit(5, b"")))
+    node.peer_message(FromPeer((b"p", b""), asking, peer.GetNodeInfo(41)))
+    node.peer_message(FromPeer((b"p", b""), asking, peer.PrepareInit(5, b"", 0)))
     node.settle()
     (_, info), (_, promise) = [(envelope, peer.unpack(body)[1]) for envelope, body in node.peer_answers]
     assert isinstance(info, peer.NodeInfo)
-    assert (info.node_id, info.cluster_id, info.initialised) == (NODE_ID, CLUSTER_ID, True)
+    assert (info.node_id, info.cluster_id, info.initialised, info.nonce) == (NODE_ID, CLUSTER_ID, True, 41)
     assert isinstance(promise, peer.PrepareInitReply)
     assert not promise.promised
     assert str(CLUSTER_ID) in promise.reason

@@ -58,6 +58,8 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.Status({}), "93170580"),
     (local.Failed(151, "bad"), "941805cc97a3626164"),
     (local.Stop(), "921905"),
+    (local.AskFresh(4), "931a0504"),
+    (local.FreshAnswer(4, 900, 7), "951b0504cd038407"),
 ]  # fmt: skip
 
 PEER: list[tuple[peer.Message, str]] = [
@@ -77,10 +79,11 @@ PEER: list[tuple[peer.Message, str]] = [
     (peer.ForwardRejected((7, 2, 5), "overloaded", 0), "9a010c4d0102030493070205aa6f7665726c6f6164656400"),
     (peer.ForwardReadIndex((7, 2, 5)), "98010d4d0102030493070205"),
     (peer.ForwardReadReply((7, 2, 5), -1), "99010e4d0102030493070205ff"),
-    (peer.GetNodeInfo(), "97010f4d01020304"),
-    (peer.NodeInfo(1, 77, "a:1", "a:2", ("b:1",), True, 1), "9e01104d01020304014da3613a31a3613a3291a3623a31c301"),
-    (peer.PrepareInit(77, b"c"), "9901114d010203044dc40163"),
-    (peer.PrepareInitReply(False, "no"), "9901124d01020304c2a26e6f"),
+    (peer.GetNodeInfo(9), "98010f4d0102030409"),
+    (peer.NodeInfo(1, 77, "a:1", "a:2", ("b:1",), True, 1, 9),
+     "9f01104d01020304014da3613a31a3613a3291a3623a31c30109"),
+    (peer.PrepareInit(77, b"c", 1_000), "9a01114d010203044dc40163cd03e8"),
+    (peer.PrepareInitReply(False, "no", 77), "9a01124d01020304c2a26e6f4d"),
 ]  # fmt: skip
 
 
