@@ -51,6 +51,15 @@ def start(
         str | None,
         _setting("client_advertise", "Address that clients use for this node.", metavar="HOST:PORT"),
     ] = None,
+    seed_node: Annotated[
+        list[str] | None,
+        _setting(
+            "seed_nodes",
+            "Raft address of a node that forms the cluster, this one included; once for each.",
+            "--seed-node",
+            metavar="HOST:PORT",
+        ),
+    ] = None,
     insecure: Annotated[
         bool | None,
         _setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
@@ -72,6 +81,7 @@ def start(
         "client_listen": client_listen,
         "raft_advertise": raft_advertise,
         "client_advertise": client_advertise,
+        "seed_nodes": seed_node or None,
         "insecure": insecure or None,
         "log_level": log_level,
     }

@@ -16,13 +16,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from danube_raft.errors import ConfigInvalid
 
 ENV_PREFIX = "DANUBE_RAFT_"
 
 MIB = 1 << 20
+
+SEEDS_MAX = 7
+"""As many voters as a cluster may have."""
 
 
 def _setting(default: Any, doc: str, low: int | None = None, high: int | None = None) -> Any:
@@ -38,6 +41,10 @@ class Config:
     client_listen: str = _setting("127.0.0.1:7750", "address for clients")
     raft_advertise: str = _setting("", "address that peers use for this node; default: raft_listen")
     client_advertise: str = _setting("", "address that clients use for this node; default: client_listen")
+    seed_nodes: tuple[str, ...] = _setting(
+        (),
+        "raft addresses of all nodes that form a cluster together, this one included; none: a cluster of its own",
+    )
     insecure: bool = _setting(False, "allow other than loopback addresses without keys")
     log_level: str = _setting("info", "debug, info, warning or error")
 
@@ -114,7 +121,10 @@ class Config:
     @staticmethod
     def from_json(text: str) -> Config:
         """Reverse of `to_json`."""
-        return Config(**json.loads(text))
+        values: dict[str, Any] = json.loads(text)
+        # JSON knows no tuples.
+        values["seed_nodes"] = tuple(values["seed_nodes"])
+        return Config(**values)
 
 
 def documentation() -> dict[str, str]:
@@ -136,9 +146,10 @@ def load(file: str | Path | None = None, flags: Mapping[str, Any] | None = None)
 
 def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     # Imported here: it takes longer than all the rest of a child process's start.
-    from pydantic import Field, ValidationError, create_model  # noqa: PLC0415
+    from pydantic import BeforeValidator, Field, ValidationError, create_model  # noqa: PLC0415
     from pydantic_settings import (  # noqa: PLC0415
         BaseSettings,
+        NoDecode,
         PydanticBaseSettingsSource,
         SettingsConfigDict,
         YamlConfigSettingsSource,
@@ -161,7 +172,9 @@ def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             return init_settings, env_settings, YamlConfigSettingsSource(settings_cls)
 
-    kinds = {"str": str, "int": int, "bool": bool}
+    # A list may also be one string with commas, which is all that a variable can hold.
+    listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+    kinds = {"str": str, "int": int, "bool": bool, "tuple[str, ...]": listed}
     declared: dict[str, Any] = {
         f.name: (kinds[str(f.type)], Field(f.default, ge=f.metadata["low"], le=f.metadata["high"]))
         for f in fields(Config)
@@ -172,6 +185,13 @@ def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     except ValidationError as error:
         raise ConfigInvalid(_explain(error.errors(), file)) from None
     return values
+
+
+def _split_list(value: Any) -> Any:
+    """The items of a comma-separated string; anything else is left for the check of types."""
+    if not isinstance(value, str):
+        return value
+    return tuple([item.strip() for item in value.split(",")]) if value.strip() else ()
 
 
 def _check_file(file: Path) -> None:
@@ -196,7 +216,8 @@ def _explain(problems: list[Any], file: Path | None) -> str:
     known = documentation()
     lines = []
     for problem in problems:
-        name = ".".join(str(part) for part in problem["loc"])
+        # What follows the name is a place inside a list.
+        name = str(problem["loc"][0]) if problem["loc"] else ""
         if name not in known:
             lines.append(f"unknown setting {name!r}" + (f" in {file}" if file else ""))
         else:
@@ -223,7 +244,22 @@ def split_address(name: str, address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _check_seeds(seeds: tuple[str, ...]) -> None:
+    for seed in seeds:
+        host, _ = split_address("seed_nodes", seed)
+        if host in WILDCARDS:
+            raise ConfigInvalid(
+                f"seed_nodes = {seed!r} is a wildcard: name the address that others connect to"
+            )
+    twice = [seed for seed in dict.fromkeys(seeds) if seeds.count(seed) > 1]
+    if twice:
+        raise ConfigInvalid(f"seed_nodes names {twice[0]!r} more than once")
+    if len(seeds) > SEEDS_MAX:
+        raise ConfigInvalid(f"seed_nodes names {len(seeds)} nodes: at most {SEEDS_MAX} form a cluster")
+
+
 def _check_together(config: Config) -> None:
+    _check_seeds(config.seed_nodes)
     for name in ("raft", "client"):
         listen, advertise = getattr(config, f"{name}_listen"), getattr(config, f"{name}_advertise")
         host, _ = split_address(f"{name}_listen", listen)

@@ -40,7 +40,7 @@ IMPURE_MODULES = {
     "pathlib", "tempfile", "logging", "asyncio", "psutil",
 }  # fmt: skip
 SOCKET_FILES = {"node/endpoints.py", "node/loop.py", "node/assembly.py", "node/process.py", "node/supervisor.py",
-                "node/threads.py", "node/links.py"}  # fmt: skip
+                "node/threads.py", "node/questions.py", "node/links.py"}  # fmt: skip
 
 
 def _area(path: Path) -> str:

@@ -1,8 +1,9 @@
 """The parent of a node's three processes: starts them, watches them, stops them. It shares no work with them.
 
-The three have one fate. When one ends or stops making progress, all three are ended and started again under a new
-boot epoch, after a pause that grows while they keep failing; a crash loop gives up with its own exit code. What no
-restart can mend (damaged or newer data, a port that is taken) ends the node with one line that says why.
+They start once the node belongs to a cluster (`bootstrap.py`). The three have one fate. When one ends or stops making
+progress, all three are ended and started again under a new boot epoch, after a pause that grows while they keep
+failing; a crash loop gives up with its own exit code. What no restart can mend (damaged or newer data, a port that is
+taken) ends the node with one line that says why.
 
 The supervisor holds the lock on the data directory, and so do its children through the inherited descriptor: while
 one of them lives, stuck in the disk perhaps, no other node can start on the directory. It ends on SIGINT, SIGTERM,
@@ -29,7 +30,7 @@ from danube_raft import errors
 from danube_raft.config import Config, split_address
 from danube_raft.node import logs
 from danube_raft.node.assembly import PROCESSES, RUN_DIR, ipc_address
-from danube_raft.node.bootstrap import held_data_dir, next_boot
+from danube_raft.node.bootstrap import belongs, held_data_dir, next_boot
 from danube_raft.node.endpoints import LocalEdge, drained
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
 from danube_raft.node.identity import Identity, founding_to_json
@@ -143,7 +144,7 @@ class Supervisor:
         setup = {
             "config": self._config.to_json(),
             "identity": identity,
-            "founding": founding_to_json(None),
+            "founding": founding_to_json(self._data_dir.founding()),
             "supervisor_pid": os.getpid(),
         }
         line = json.dumps(setup).encode() + b"\n"
@@ -308,6 +309,8 @@ def serve(config: Config, parent_descriptors: tuple[int, ...] = ()) -> int:
         _check_port("raft_listen", config.raft_listen)
         _check_port("client_listen", config.client_listen)
         os.chdir(config.data_dir)
+        if not belongs(config, data_dir, descriptors):
+            return 0
         return Supervisor(config, data_dir, descriptors).run()
 
 

@@ -21,11 +21,12 @@ import zmq
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, Fatal, Timeout
 from danube_raft.node.assembly import PROCESSES, build, inproc_address
-from danube_raft.node.bootstrap import held_data_dir, next_boot
+from danube_raft.node.bootstrap import belongs, held_data_dir, next_boot
 from danube_raft.node.endpoints import Endpoint, LocalEdge, drained
 from danube_raft.node.handler import SUPERVISOR
 from danube_raft.node.identity import Identity
 from danube_raft.node.loop import Loop
+from danube_raft.wire.entry import Founding
 from danube_raft.wire.local import Ready, Stop
 
 JOIN_S = 10
@@ -69,13 +70,14 @@ class ThreadedNode:
     def _run(self) -> None:
         try:
             with held_data_dir(self._config, inheritable=False) as data_dir:
-                self._serve(next_boot(data_dir))
+                if belongs(self._config, data_dir, (self._woken.fileno(),)):
+                    self._serve(next_boot(data_dir), data_dir.founding())
         except (DanubeRaftError, OSError) as error:
             self._errors.append(error)
         finally:
             self._served.set()
 
-    def _serve(self, identity: Identity) -> None:
+    def _serve(self, identity: Identity, founding: Founding | None) -> None:
         context: zmq.Context[Any] = zmq.Context()
         address = inproc_address(f"node-{identity.node_id}")
         edges = {
@@ -83,7 +85,7 @@ class ThreadedNode:
             for name in PROCESSES
         }
         for name in PROCESSES:
-            arguments = (name, identity, context)
+            arguments = (name, identity, founding, context)
             thread = threading.Thread(target=self._thread, args=arguments, name=f"danube-raft-{name}")
             thread.daemon = True
             thread.start()
@@ -114,11 +116,13 @@ class ThreadedNode:
             if self._woken.fileno() in events:
                 return
 
-    def _thread(self, name: str, identity: Identity, context: zmq.Context[Any]) -> None:
+    def _thread(
+        self, name: str, identity: Identity, founding: Founding | None, context: zmq.Context[Any]
+    ) -> None:
         endpoints: dict[str, Endpoint] = {}
         address = inproc_address(f"node-{identity.node_id}")
         try:
-            handler = build(name, self._config, identity, None, context, address, os.getpid(), endpoints)
+            handler = build(name, self._config, identity, founding, context, address, os.getpid(), endpoints)
             with contextlib.closing(handler):
                 Loop(name, os.getpid(), handler, endpoints, self._config).run()
         except Fatal as error:

@@ -4,6 +4,7 @@
     format.json     layout of the directory as a whole
     boot_epoch.json number of the current start; it only grows
     identity.json   node id and cluster id
+    founding.json   the promise to found a cluster together, if the node was started with seeds
     log/            the RocksDB of the log (`log_store.py`)
 
 Small files are JSON with a CRC32 over the rest, replaced by write, fsync, rename and fsync of the directory, so each
@@ -17,6 +18,8 @@ last of them is gone. What is in `log/` is not looked into here.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import errno
 import fcntl
 import json
@@ -32,12 +35,17 @@ import psutil
 
 from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, DiskFailed, NewerFormat
 from danube_raft.storage.entry_format import NEWER_WAY_OUT
+from danube_raft.wire.codec import Malformed
+from danube_raft.wire.entry import Founding, unpack_configuration
 
 FORMAT = 1
 NODE_ID_LIMIT = 1 << 53
 """Node ids are above 0 and below this, so that any language's JSON holds them."""
 
-SMALL_FILE_MAX_BYTES = 4096
+FOUNDING_MAX_BYTES = 8192
+"""The longest packed configuration that a promise may hold: seven members with the longest names there are."""
+SMALL_FILE_MAX_BYTES = 16384
+"""Room for that configuration in base64."""
 LOCK_POLL_MS = 20
 START_TOLERANCE_S = 2.0
 """A process whose start differs by more from what the lock says is another one under a used-again pid."""
@@ -144,10 +152,39 @@ class DataDir:
         assert found is not None, "a node has an identity before it joins a cluster"
         assert cluster_id > 0
         assert found.cluster_id in (0, cluster_id), "a node never changes its cluster"
+        promise = self.founding()
+        assert promise is None or promise.cluster_id == cluster_id, (
+            "a node joins the cluster that it promised to"
+        )
         joined = found._replace(cluster_id=cluster_id)
         if joined != found:
             self._save(joined)
         return joined
+
+    def founding(self) -> Founding | None:
+        """What this node has promised when its cluster was formed; None: nothing. Raises Corrupt."""
+        fields = self._read("founding.json")
+        if fields is None:
+            return None
+        try:
+            packed = base64.b64decode(str(fields.get("configuration")), validate=True)
+            unpack_configuration(packed)
+        except (binascii.Error, Malformed):
+            raise self._damaged("founding.json", "does not hold a configuration") from None
+        numbers = [_natural(fields.get(name)) for name in ("cluster_id", "initialiser", "wall_ms")]
+        found = Founding(numbers[0], numbers[1], packed, numbers[2])
+        if found.cluster_id <= 0 or found.initialiser <= 0 or found.wall_ms < 0:
+            raise self._damaged("founding.json", "does not hold a promise")
+        return found
+
+    def promise(self, founding: Founding) -> None:
+        """Be bound to `founding` instead of any earlier promise; durable on return. Not after the node has joined."""
+        found = self.identity()
+        assert found is not None, "a node has an identity before it promises"
+        assert found.cluster_id == 0, "a node that belongs to a cluster promises nothing"
+        assert len(founding.configuration) <= FOUNDING_MAX_BYTES
+        text = base64.b64encode(founding.configuration).decode()
+        self._write("founding.json", {**founding._asdict(), "configuration": text})
 
     def next_boot_epoch(self) -> int:
         """The number of this start, greater than any before; durable on return. Needs an identity."""
@@ -242,7 +279,7 @@ class DataDir:
             raise self._damaged(name, "does not match its checksum")
         return fields
 
-    def _write(self, name: str, fields: dict[str, int]) -> None:
+    def _write(self, name: str, fields: dict[str, int | str]) -> None:
         """Replace a small file, durably."""
         assert self._lock is not None, "the data directory is not held"
         data = json.dumps({**fields, "crc32": _checksum(fields)}).encode() + b"\n"

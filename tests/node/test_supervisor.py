@@ -10,7 +10,7 @@ import pytest
 
 from danube_raft.config import Config
 from danube_raft.errors import Fatal
-from danube_raft.node.bootstrap import held_data_dir
+from danube_raft.node.bootstrap import belongs, held_data_dir
 from danube_raft.node.supervisor import Supervisor
 
 
@@ -27,5 +27,6 @@ def test_a_child_that_cannot_be_started_is_one_error_and_no_hang(
     config = replace(Config(), data_dir=str(tmp_path / "data"))
     with held_data_dir(config, inheritable=False) as data_dir:
         monkeypatch.chdir(config.data_dir)
+        assert belongs(config, data_dir, ())
         with pytest.raises(Fatal, match="cannot start the log-writer"):
             Supervisor(config, data_dir, ()).run()
