@@ -1,0 +1,130 @@
+"""The checks of a history, given histories that are wrong: each kind of lie is noticed, and the truth is not.
+
+A small true history is written down by hand; every test changes one thing in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from history import OK, PUT, READ, REJECTED, SESSION_READ, SWAP, TAKE_ID, UNCERTAIN, Operation, Value
+from history_checks import check_all
+
+from danube_raft import Event, Record
+from danube_raft.client.value import JSON
+
+FIRST, LAST = 10, 15
+
+
+def value(client: str, number: int) -> Value:
+    return client, number
+
+
+def event(revision: int, key: str, version: int, written: Value | int) -> Event:
+    raw = JSON.encode(list(written) if isinstance(written, tuple) else written)
+    return Event("put", Record(key, raw, revision, revision, version, 0, 0, JSON), None)
+
+
+def changes() -> list[list[Event]]:
+    """Revisions 10 to 15: three changes of /a, one of /b, one id, the end."""
+    return [
+        [event(10, "/a", 1, ("c1", 1))],
+        [event(11, "/a", 2, ("c2", 1))],
+        [event(12, "/counters/h", 1, 1)],
+        [event(13, "/b", 1, ("c1", 3))],
+        [event(14, "/a", 3, ("c2", 3))],
+        [event(15, "/end", 1, ("end", 1))],
+    ]
+
+
+def operations() -> dict[str, Operation]:
+    """What two clients did meanwhile, one after the other but for `lost`, `unanswered` and `second id`."""
+    put, swap = value("c1", 1), value("c2", 1)
+    return {
+        "put": Operation("c1", PUT, "/a", 1, 2, OK, put, put, 10, 1),
+        "read": Operation("c2", READ, "/a", 3, 4, OK, None, put, 10, 1),
+        "swap": Operation("c2", SWAP, "/a", 5, 6, OK, swap, swap, 11, 2),
+        "lost": Operation("c1", SWAP, "/a", 5.5, 7, OK, value("c1", 2), swap, 11, 2),
+        "id": Operation("c2", TAKE_ID, "h", 7, 8, OK, id=7),
+        "other": Operation("c1", PUT, "/b", 9, 10, OK, value("c1", 3), value("c1", 3), 13, 1),
+        "refused": Operation("c1", PUT, "/b", 10, 11, REJECTED, value("c1", 4), error="Overloaded"),
+        "vanished": Operation("c2", PUT, "/a", 10, 11, UNCERTAIN, value("c2", 2), error="Uncertain"),
+        "unanswered": Operation("c2", PUT, "/a", 11, 20, UNCERTAIN, value("c2", 3), error="Uncertain"),
+        "session": Operation("c1", SESSION_READ, "/a", 12, 13, OK, None, swap, 11, 2),
+        "late": Operation("c1", READ, "/a", 14, 15, OK, None, value("c2", 3), 14, 3),
+        "second id": Operation("c1", TAKE_ID, "h", 16, 17, OK, id=8),
+        "none": Operation("c1", READ, "/c", 18, 19, OK),
+    }
+
+
+def check(changed: dict[str, Operation], *watched: Sequence[Sequence[Event]]) -> None:
+    check_all(list(changed.values()), watched or (changes(), changes()), FIRST, LAST)
+
+
+def test_the_truth_passes() -> None:
+    check(operations())
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "noticed"),
+    [
+        ("put", {"revision": 9}, "is there at"),
+        ("put", {"version": 2}, "not that version"),
+        ("put", {"wrote": value("c1", 9), "found": value("c1", 9)}, "nobody wrote"),
+        ("put", {"key": "/b"}, "went to"),
+        ("put", {"outcome": REJECTED}, "was refused and is there"),
+        ("swap", {"found": value("c1", 1), "revision": 10}, "lost its swap and is there"),
+        ("vanished", {"outcome": OK, "found": value("c2", 2), "revision": 12}, "lost"),
+        ("read", {"found": value("c2", 1)}, "never was"),
+        ("session", {"revision": 12}, "never was"),
+        ("read", {"begun": 6.5, "ended": 6.8}, "stale"),
+        ("lost", {"found": value("c1", 1), "revision": 10, "begun": 6.5}, "stale"),
+        ("swap", {"begun": 0.1, "ended": 0.2}, "is there at 10"),
+        ("unanswered", {"begun": 16}, "is there at 14"),
+        ("none", {"key": "/b"}, "stale"),
+        ("second id", {"id": 7}, "twice"),
+        ("second id", {"id": 6}, "after id 7"),
+        ("session", {"found": value("c1", 1), "revision": 10}, "back in time"),
+        ("session", {"begun": 15.5, "ended": 15.6}, "back in time"),
+    ],
+)
+def test_a_lie_is_noticed(name: str, change: dict[str, object], noticed: str) -> None:
+    changed = operations()
+    changed[name] = changed[name]._replace(**change)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match=noticed):
+        check(changed)
+
+
+def without(place: int) -> list[list[Event]]:
+    return [events for number, events in enumerate(changes()) if number != place]
+
+
+@pytest.mark.parametrize(
+    ("told", "noticed"),
+    [
+        (without(2), "missed"),
+        (without(5), "missed"),
+        ([*changes()[:2], *changes()[1:]], "twice or out of order"),
+        ([changes()[1], changes()[0], *changes()[2:]], "twice or out of order"),
+        ([*changes()[:3], [event(13, "/b", 1, ("c1", 9))], *changes()[4:]], "different changes"),
+    ],
+)
+def test_a_watcher_that_lies_is_noticed(told: list[list[Event]], noticed: str) -> None:
+    for watched in ((changes(), told), (told, changes())):
+        with pytest.raises(AssertionError, match=noticed):
+            check(operations(), *watched)
+
+
+def test_a_write_that_happened_twice_is_noticed() -> None:
+    told = [*changes()[:3], [event(13, "/a", 3, ("c2", 1))], *changes()[4:]]
+    told[4] = [event(14, "/a", 4, ("c2", 3))]
+    with pytest.raises(AssertionError, match="written twice"):
+        check(operations(), told, told)
+
+
+def test_versions_that_do_not_count_are_noticed() -> None:
+    told = changes()
+    told[1] = [event(11, "/a", 3, ("c2", 1))]
+    with pytest.raises(AssertionError, match="do not count"):
+        check(operations(), told, told)

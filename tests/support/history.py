@@ -1,0 +1,278 @@
+"""Clients of a real cluster that write down what they asked and what they were told.
+
+Every client is a thread with a store of its own (so a session of its own) that prefers one node. In turn it puts and
+swaps unique values under a few keys that all share, takes ids from one counter, and reads at two levels. Each
+operation is one `Operation`, with the time before it was sent and after it was answered. A watcher per node collects
+all events. `history_checks.py` says what all this must look like.
+
+Values are `[client, n]` with n = 1, 2, 3… so each is written at most once and its writer can be told. An operation
+that ended in an error is recorded with the error's name; `UNCERTAIN` ones may have happened. Keys and counter carry
+the history's name, so that a cluster may have several, one after the other; between its first and its last revision
+nobody else writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from real_node import until
+
+from danube_raft import ABSENT, Event, MetadataStore, Record, Revision
+from danube_raft.errors import DanubeRaftError, Uncertain
+
+KEYS = ("k0", "k1", "k2", "k3")
+PATIENCE_MS = 30_000
+PAUSE_S = 0.002
+"""Between two operations of one client: the machine is to have time for elections too."""
+
+PUT, SWAP, TAKE_ID, READ, SESSION_READ = "put", "swap", "take id", "read", "session read"
+WRITES = (PUT, SWAP)
+OK, REJECTED, UNCERTAIN = "ok", "rejected", "uncertain"
+
+Value = tuple[str, int]
+
+
+class Operation(NamedTuple):
+    """One request. `wrote` is what it wants to store; `found` and `revision` are the value and mod_revision that are
+    there after it: those of its own write, or of the record that it read or lost to (None and 0: no record)."""
+
+    client: str
+    kind: str
+    key: str
+    begun: float
+    ended: float
+    outcome: str
+    wrote: Value | None = None
+    found: Value | None = None
+    revision: int = 0
+    version: int = 0
+    id: int = 0
+    error: str = ""
+
+    @property
+    def changed(self) -> bool:
+        """Whether it is a write that was acknowledged as done; a swap that lost is none."""
+        return self.outcome == OK and self.wrote is not None and self.found == self.wrote
+
+
+class Recorder(threading.Thread):
+    """One client."""
+
+    def __init__(self, history: str, name: str, store: MetadataStore, enough: threading.Event) -> None:
+        super().__init__(name=name, daemon=True)
+        self._keys = [f"/{history}/{key}" for key in KEYS]
+        self._counter = history
+        self.operations: list[Operation] = []
+        self.failure: BaseException | None = None
+        self._store = store
+        self._enough = enough
+        # Which key comes next is no secret, and the same in every run.
+        self._random = random.Random(name)
+        self._numbers = itertools.count(1)
+        self._last: dict[str, int] = dict.fromkeys(self._keys, 0)
+        self._turns: tuple[Callable[[str], Operation], ...] = (
+            self._put, self._read, self._swap, self._session_read, self._take_id
+        )  # fmt: skip
+
+    def run(self) -> None:
+        """Until told that it is enough."""
+        try:
+            for turn in itertools.cycle(self._turns):
+                if self._enough.wait(PAUSE_S):
+                    return
+                operation = turn(self._random.choice(self._keys))
+                self.operations.append(operation)
+                if operation.outcome == OK and operation.kind != TAKE_ID:
+                    self._last[operation.key] = operation.revision
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    def _value(self) -> Value:
+        return self.name, next(self._numbers)
+
+    def _put(self, key: str) -> Operation:
+        value = self._value()
+
+        def ask() -> dict[str, Any]:
+            written = self._store.put(key, value)
+            return {"found": value, "revision": written.revision, "version": written.version}
+
+        return self._done(PUT, key, ask, value)
+
+    def _swap(self, key: str) -> Operation:
+        value = self._value()
+        known = self._last[key]
+
+        def ask() -> dict[str, Any]:
+            swapped = self._store.compare_and_swap(key, Revision(known) if known else ABSENT, value)
+            if not swapped:
+                return _seen(swapped.current)
+            return {"found": value, "revision": swapped.revision, "version": swapped.version}
+
+        return self._done(SWAP, key, ask, value)
+
+    def _take_id(self, _key: str) -> Operation:
+        return self._done(
+            TAKE_ID, self._counter, lambda: {"id": self._store.allocate_monotonic_id(self._counter)}
+        )
+
+    def _read(self, key: str) -> Operation:
+        return self._done(READ, key, lambda: _seen(self._store.get(key, consistency="linearizable")))
+
+    def _session_read(self, key: str) -> Operation:
+        return self._done(SESSION_READ, key, lambda: _seen(self._store.get(key)))
+
+    def _done(
+        self, kind: str, key: str, ask: Callable[[], dict[str, Any]], wrote: Value | None = None
+    ) -> Operation:
+        begun = time.monotonic()
+        try:
+            told = ask()
+        except DanubeRaftError as error:
+            outcome = UNCERTAIN if isinstance(error, Uncertain) else REJECTED
+            name = f"{type(error).__name__}: {error.message}"
+            return Operation(self.name, kind, key, begun, time.monotonic(), outcome, wrote, error=name)
+        return Operation(self.name, kind, key, begun, time.monotonic(), OK, wrote, **told)
+
+
+def _seen(record: Record | None) -> dict[str, Any]:
+    if record is None:
+        return {}
+    client, number = record.value
+    return {"found": (client, number), "revision": record.mod_revision, "version": record.version}
+
+
+class Watcher(threading.Thread):
+    """All events of the history, as one node tells them."""
+
+    def __init__(self, history: str, endpoint: str, store: MetadataStore, from_revision: int) -> None:
+        super().__init__(name=f"watcher of {endpoint}", daemon=True)
+        self.changes: list[list[Event]] = []
+        self.failure: BaseException | None = None
+        self.watch = store.watch((f"/{history}/", f"/counters/{history}"), from_revision=from_revision)
+
+    def run(self) -> None:
+        """Until the watch is closed."""
+        try:
+            while changes := self.watch.changes():
+                self.changes.append(changes)
+        except BaseException as error:
+            self.failure = error
+            raise
+
+    @property
+    def revision(self) -> int:
+        """The last that it has seen."""
+        return self.changes[-1][-1].revision if self.changes else 0
+
+
+class History:
+    """The clients and watchers of one cluster, from the start of the test to its end.
+
+    `endpoints` are those of the nodes; every node is the first choice of `clients_per_node` clients.
+    """
+
+    def __init__(
+        self, name: str, endpoints: list[str], clients_per_node: int = 2, patience_ms: int = PATIENCE_MS
+    ) -> None:
+        self._name = name
+        self._endpoints = endpoints
+        self._patience_ms = patience_ms
+        self._enough = threading.Event()
+        self._stores: list[MetadataStore] = []
+        with self._open(endpoints) as store:
+            self.first_revision = store.put(f"/{name}/begin", ["begin", 1]).revision + 1
+        self.recorders = [
+            Recorder(
+                name, f"c{place}.{number}", self._kept([*endpoints[place:], *endpoints[:place]]), self._enough
+            )
+            for place in range(len(endpoints))
+            for number in range(clients_per_node)
+        ]
+        # Each watcher knows its own node only: it has to come back to it.
+        self.watchers = [
+            Watcher(name, endpoint, self._kept([endpoint]), self.first_revision) for endpoint in endpoints
+        ]
+        self.end_revision = 0
+
+    def start(self) -> History:
+        """Begin."""
+        for thread in (*self.watchers, *self.recorders):
+            thread.start()
+        return self
+
+    def operations(self) -> list[Operation]:
+        """All so far, in no order."""
+        return [operation for recorder in self.recorders for operation in recorder.operations]
+
+    def errors(self) -> list[str]:
+        """What clients were told beside answers."""
+        return [f"{one.client} {one.kind}: {one.error}" for one in self.operations() if one.error]
+
+    def next_write(self, after: float) -> float | None:
+        """When the first write that began after that moment was acknowledged; None: not yet."""
+        return min((one.ended for one in self._writes(after)), default=None)
+
+    def everybody_wrote(self, after: float) -> float | None:
+        """When every client had an acknowledged write that began after that moment; None: not yet."""
+        ends: dict[str, float] = {}
+        for one in self._writes(after):
+            ends[one.client] = min(one.ended, ends.get(one.client, one.ended))
+        return max(ends.values()) if len(ends) == len(self.recorders) else None
+
+    def fail_if_broken(self) -> None:
+        """A client or watcher that ended by itself is a failure of the test, now."""
+        threads: list[Recorder | Watcher] = [*self.recorders, *self.watchers]
+        for thread in threads:
+            if thread.failure is not None:
+                raise AssertionError(f"{thread.name} ended: {thread.failure!r}") from thread.failure
+
+    def finish(self) -> None:
+        """Stop the clients; the watchers see everything to the end. The cluster must serve."""
+        self._enough.set()
+        for recorder in self.recorders:
+            recorder.join(self._patience_ms / 1000 + 5)
+            assert not recorder.is_alive(), f"{recorder.name} does not end"
+        with self._open(self._endpoints) as store:
+            self.end_revision = store.put(f"/{self._name}/end", ["end", 1]).revision
+        until(
+            lambda: (
+                any(watcher.failure for watcher in self.watchers)
+                or all(watcher.revision >= self.end_revision for watcher in self.watchers)
+            ),
+            "the watchers to see the end",
+        )
+        self.close()
+        self.fail_if_broken()
+
+    def close(self) -> None:
+        """End everything, whatever has happened."""
+        self._enough.set()
+        for watcher in self.watchers:
+            watcher.watch.close()
+        for thread in (*self.watchers, *self.recorders):
+            if thread.ident is not None:
+                thread.join(self._patience_ms / 1000 + 5)
+        for store in self._stores:
+            store.close()
+
+    def _writes(self, after: float) -> Iterable[Operation]:
+        for recorder in self.recorders:
+            for one in reversed(list(recorder.operations)):
+                if one.begun <= after:
+                    break
+                if one.changed:
+                    yield one
+
+    def _open(self, endpoints: list[str]) -> MetadataStore:
+        return MetadataStore(endpoints, timeout_ms=self._patience_ms)
+
+    def _kept(self, endpoints: list[str]) -> MetadataStore:
+        self._stores.append(self._open(endpoints))
+        return self._stores[-1]

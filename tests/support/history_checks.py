@@ -1,0 +1,169 @@
+"""What a history must look like, whatever was killed, stopped or cut while it was made.
+
+The store says in which order it did everything: each record carries the revision of its last change, and the watches
+tell every change with its revision. So nothing has to be guessed: the order of the revisions is the one order that
+the store vouches for, and linearizability is that this order agrees with real time (Herlihy and Wing 1990: what ended
+before something else began comes before it).
+
+    events          every watcher saw the same changes, every revision once and in order
+    writes          what was acknowledged is there, once, at the revision that was told; nothing was made up
+    reads           what was read is what was there at the revision that it carries
+    real time       writes, lost swaps, linearizable reads, and ids, agree with their order in real time
+    sessions        a client never reads a state older than one that it has seen or made
+
+An operation whose outcome is not known may be there once or not at all.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+
+from history import OK, REJECTED, SESSION_READ, TAKE_ID, UNCERTAIN, WRITES, History, Operation, Value
+
+from danube_raft import Event
+
+
+class Applied:
+    """What happened to the keys, from the events of one watcher: per key (revision, version, value), in order."""
+
+    def __init__(self, changes: Sequence[Sequence[Event]]) -> None:
+        self.of: dict[str, list[tuple[int, int, Value]]] = defaultdict(list)
+        for event in (event for events in changes for event in events):
+            if isinstance(event.value, list):
+                client, number = event.value
+                self.of[event.key].append((event.revision, event.record.version, (client, number)))
+
+    def at(self, key: str, revision: int) -> tuple[int, Value | None]:
+        """Revision and value of the key's newest change up to a revision of the store."""
+        changes = self.of[key]
+        place = bisect_right(changes, revision, key=lambda change: change[0])
+        return (changes[place - 1][0], changes[place - 1][2]) if place else (0, None)
+
+
+def check_events(watched: Sequence[Sequence[Sequence[Event]]], first: int, last: int) -> None:
+    """Every revision once, in order, none missing, the same for all watchers."""
+    for changes in watched:
+        told = [events[0].revision for events in changes]
+        assert told == sorted(set(told)), "a watcher saw revisions twice or out of order"
+        missing = set(range(first, last + 1)) - set(told)
+        assert not missing, f"a watcher missed revisions {sorted(missing)[:10]}"
+        assert told[-1] == last, f"a watcher saw revision {told[-1]} after the end"
+        assert all(event.revision == events[0].revision for events in changes for event in events)
+    assert all(changes == watched[0] for changes in watched), "watchers of two nodes saw different changes"
+
+
+def check_writes(operations: Sequence[Operation], applied: Applied) -> None:
+    """Once only, not lost, not made up; the versions of a key count its changes."""
+    asked = {one.wrote: one for one in operations if one.kind in WRITES}
+    found: dict[Value, int] = {}
+    for key, changes in applied.of.items():
+        versions = [version for _, version, _ in changes]
+        assert versions == list(range(1, len(versions) + 1)), (
+            f"the versions of {key} do not count its changes"
+        )
+        for revision, _, value in changes:
+            assert value not in found, f"{value} was written twice, at {found[value]} and {revision}"
+            found[value] = revision
+            one = asked.get(value)
+            if one is None:
+                assert value[0] in {"begin", "end"}, f"nobody wrote {value}, which is in {key} at {revision}"
+            else:
+                assert one.key == key, f"{one} went to {key}"
+                assert one.outcome != REJECTED, f"{one} was refused and is there at {revision}"
+                assert one.outcome != OK or one.changed, f"{one} lost its swap and is there at {revision}"
+    for one in operations:
+        if one.changed:
+            assert one.wrote in found, f"lost: {one}"
+            assert found[one.wrote] == one.revision, f"{one} is there at {found[one.wrote]}"
+            assert applied.of[one.key][one.version - 1][0] == one.revision, f"not that version: {one}"
+
+
+def check_real_time(operations: Sequence[Operation], applied: Applied) -> None:
+    """Linearizable, over all keys. A swap that lost tells what it found, so it is a read; a session read may be old,
+    but what it saw was there before it ended."""
+    revisions = {value: revision for changes in applied.of.values() for revision, _, value in changes}
+    by_end = sorted((one for one in operations if one.outcome == OK), key=lambda one: one.ended)
+    newest = _highest(by_end)
+    ends = [one.ended for one in by_end]
+    for one in operations:
+        place = bisect_right(ends, one.begun)
+        if not place or one.kind in {SESSION_READ, TAKE_ID}:
+            continue
+        before = newest[place - 1]
+        if one.changed or one.outcome == UNCERTAIN:
+            # Without an answer: after it was sent, or not at all.
+            revision = revisions.get(one.wrote) if one.wrote is not None else None
+            assert revision is None or revision > before.revision, (
+                f"{one} is there at {revision}, {before} before"
+            )
+        elif one.outcome == OK:
+            at_least, _ = applied.at(one.key, before.revision)
+            assert one.revision >= at_least, f"stale: {one} after {before}"
+
+
+def _highest(operations: Sequence[Operation]) -> list[Operation]:
+    """At each place the operation with the highest revision up to there."""
+    highest: list[Operation] = []
+    for one in operations:
+        highest.append(one if not highest or one.revision > highest[-1].revision else highest[-1])
+    return highest
+
+
+def check_ids(operations: Sequence[Operation]) -> None:
+    """Unique, and increasing in real time."""
+    taken = sorted(
+        (one for one in operations if one.kind == TAKE_ID and one.outcome == OK), key=lambda one: one.ended
+    )
+    numbers = [one.id for one in taken]
+    assert len(set(numbers)) == len(numbers), "an id was handed out twice"
+    highest: list[int] = []
+    for one in taken:
+        highest.append(max(one.id, highest[-1] if highest else 0))
+    ends = [one.ended for one in taken]
+    for one in taken:
+        place = bisect_right(ends, one.begun)
+        assert not place or one.id > highest[place - 1], f"{one} after id {highest[place - 1]}"
+
+
+def check_reads(operations: Sequence[Operation], applied: Applied) -> None:
+    """What was read, at any level, is what was there at the revision that it carries."""
+    for one in operations:
+        if one.outcome == OK and one.kind != TAKE_ID:
+            was = applied.at(one.key, one.revision)
+            assert was == (one.revision, one.found), f"never was: {one}, but {was}"
+
+
+def check_sessions(operations: Sequence[Operation], applied: Applied) -> None:
+    """A client never reads something older than what it has seen or written, of any key."""
+    clients: dict[str, list[Operation]] = defaultdict(list)
+    for one in operations:
+        if one.outcome == OK:
+            clients[one.client].append(one)
+    for own in clients.values():
+        seen = 0
+        for one in sorted(own, key=lambda one: one.begun):
+            if one.kind == SESSION_READ:
+                at_least, _ = applied.at(one.key, seen)
+                assert one.revision >= at_least, f"back in time, from {at_least}: {one}"
+            seen = max(seen, one.revision)
+
+
+def check_all(
+    operations: Sequence[Operation], watched: Sequence[Sequence[Sequence[Event]]], first: int, last: int
+) -> None:
+    """Everything above."""
+    check_events(watched, first, last)
+    applied = Applied(watched[0])
+    check_writes(operations, applied)
+    check_reads(operations, applied)
+    check_real_time(operations, applied)
+    check_ids(operations)
+    check_sessions(operations, applied)
+
+
+def check_history(history: History) -> None:
+    """Of a finished history."""
+    watched = [watcher.changes for watcher in history.watchers]
+    check_all(history.operations(), watched, history.first_revision, history.end_revision)
