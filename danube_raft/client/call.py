@@ -148,6 +148,7 @@ class Send(NamedTuple):
     endpoint: str
     body: bytes
     connect_until: float
+    request_id: int
 
 
 class Call:
@@ -207,7 +208,7 @@ class Call:
             raise self._failure()
         self._next_id = self._session.request_id()
         until = min(now + CONNECT_MS, self._deadline)
-        return Send(self._endpoints.names[self._place], self._body(now), until)
+        return Send(self._endpoints.names[self._place], self._body(now), until, self._next_id)
 
     def sent(self, now: float) -> None:
         """The last Send was taken by its connection."""

@@ -1,4 +1,4 @@
-"""The sockets of the synchronous store, and who may use them when.
+"""The sockets of the synchronous store, and which thread may use them when.
 
 A ZeroMQ socket belongs to one thread at a time, so a thread that makes a request takes a whole channel (a DEALER per
 endpoint, connected when first needed), does its own sending and waiting on it, and gives it back. No thread runs in
@@ -13,7 +13,6 @@ their request id, so an abandoned channel can be used again as it is.
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 from typing import Any
@@ -21,12 +20,15 @@ from typing import Any
 import zmq
 
 from danube_raft.client.call import Call
+from danube_raft.client.owner import Owner
 from danube_raft.errors import InvalidArgument, Overloaded, Rejected
 from danube_raft.wire import codec
 from danube_raft.wire.client import unpack_replies
 
 CHANNELS_MAX = 128
 """Requests of one store at the same time; more threads wait for their turn. Below the 256 writes of a session."""
+SOCKETS_MAX = 16_384
+"""Of one store, watches included; ZeroMQ asks for a number."""
 RECONNECT_MS = 20
 RECONNECT_MAX_MS = 1_000
 HEARTBEAT_MS = 2_000
@@ -64,6 +66,11 @@ def connect(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[bytes]:
         socket.close()
         raise InvalidArgument(f"endpoint {endpoint!r}: {error.strerror}") from None
     return socket
+
+
+def events(socket: zmq.Socket[bytes]) -> int:
+    """What could be done on it now, as POLLIN and POLLOUT. Asking makes its descriptor speak up again."""
+    return int(socket.getsockopt(zmq.EVENTS))
 
 
 def no_socket(error: zmq.ZMQError) -> Overloaded:
@@ -132,27 +139,24 @@ class Channel:
         self._sockets.clear()
 
 
+def open_context() -> zmq.Context[Any]:
+    """One for all sockets of a store."""
+    context: zmq.Context[Any] = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+    return context
+
+
 class Pool:
     """The channels of one store."""
 
     def __init__(self) -> None:
-        self.context: zmq.Context[Any] = zmq.Context()
-        self.context.set(zmq.MAX_SOCKETS, 16_384)
-        self.closed = False
+        self.context = open_context()
+        self.owner = Owner()
         self._over = False
-        self._pid = os.getpid()
         self._idle: list[Channel] = []
         self._busy = 0
         self._lock = threading.Lock()
         self._room = threading.BoundedSemaphore(CHANNELS_MAX)
-
-    def check_usable(self) -> None:
-        """Raises Rejected after `close`, and in a child that was forked from the owner: a socket does not survive
-        that, and two processes with one session would take each other's answers."""
-        if self.closed:
-            raise Rejected("the store is closed")
-        if os.getpid() != self._pid:
-            raise Rejected("the store was opened before a fork: open another one in the child process")
 
     def take(self, timeout_ms: float) -> Channel:
         """A channel for the calling thread; raises Overloaded if none is free in time."""
@@ -177,7 +181,7 @@ class Pool:
     def hold(self) -> None:
         """Somebody opens sockets in the context, which must last until `release`."""
         with self._lock:
-            self.check_usable()
+            self.owner.check_usable()
             self._busy += 1
 
     def release(self) -> None:
@@ -189,14 +193,14 @@ class Pool:
     def close(self) -> None:
         """No new requests. Those under way end first; the last one releases the rest."""
         with self._lock:
-            self.closed = True
+            self.owner.closed = True
         self._finish()
 
     def _finish(self) -> None:
-        if not self.closed:
+        if not self.owner.closed:
             return
         with self._lock:
-            over = not self._over and not self._busy and os.getpid() == self._pid
+            over = not self._over and not self._busy and not self.owner.forked
             self._over |= over
             while over and self._idle:
                 self._idle.pop().close()

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from danube_raft.client.record import ABSENT, Record, Revision, Swapped, Versioned, Written
+from danube_raft.client.record import ABSENT, MetaOptions, Record, Revision, Swapped, Versioned, Written
 from danube_raft.client.value import Codec
+from danube_raft.errors import InvalidArgument
 
 T = TypeVar("T")
 
@@ -48,9 +49,17 @@ def _written(codec: Codec) -> Callable[[tuple[Any, ...]], Written]:
     return read
 
 
-def put(codec: Codec, key: str, value: Any, prev: bool) -> Ask[Written]:
+def check_option(option: MetaOptions) -> None:
+    """Raises InvalidArgument for what looks like an option and is none."""
+    if not isinstance(option, MetaOptions):
+        raise InvalidArgument(f"option must be one of MetaOptions, not {type(option).__name__}")
+
+
+def put(codec: Codec, key: str, value: Any, option: MetaOptions, prev: bool) -> Ask[Written]:
     """Store a value."""
-    return Ask("put", (key, codec.encode(value), prev), _written(codec))
+    check_option(option)
+    wanted = prev or option is MetaOptions.WITH_PREV_KEY
+    return Ask("put", (key, codec.encode(value), wanted), _written(codec))
 
 
 def put_with_ttl(codec: Codec, key: str, value: Any, ttl_ms: int, prev: bool) -> Ask[Written]:
@@ -100,6 +109,11 @@ def get(codec: Codec, key: str, revision: int | None) -> Ask[Record | None]:
     return Ask("get", (key, revision), lambda result: _record(result[0], codec))
 
 
+def present() -> Ask[None]:
+    """Nothing but the revision that the store has now, which comes with every reply."""
+    return Ask("get", ("/", None), lambda _: None)
+
+
 class Range(NamedTuple):
     """What to list: a prefix and/or start ≤ key < end; `limit` is the most keys in one page."""
 
@@ -112,14 +126,19 @@ class Range(NamedTuple):
     reverse: bool = False
 
 
-def records(codec: Codec, what: Range, token: bytes | None = None) -> Ask[Page[Record]]:
-    """A page of records."""
+def records(
+    codec: Codec, what: Range, most: int | None = None, token: bytes | None = None
+) -> Ask[Page[Record]]:
+    """A page of records; the chain of pages ends after `most` records, if that is given."""
 
     def read(result: tuple[Any, ...]) -> Page[Record]:
         found, following, revision = result[:3]
-        items = [Record.of(fields, codec) for fields in found]
+        items = [Record.of(fields, codec) for fields in found[:most]]
+        left = None if most is None else most - len(items)
+        if following is None or left == 0:
+            return Page(items, revision, None)
         pinned = what._replace(revision=revision)
-        return Page(items, revision, None if following is None else records(codec, pinned, following))
+        return Page(items, revision, records(codec, pinned, left, following))
 
     arguments = (what.prefix, what.limit, token, what.revision, what.keys_only, False, what.reverse)
     return Ask("range", (*arguments, what.start, what.end), read)

@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from danube_raft.client.value import Codec
 from danube_raft.wire import client as wire
+
+W = TypeVar("W")
 
 PUT: Final = "put"
 DELETE: Final = "delete"
@@ -84,6 +86,14 @@ class Versioned(NamedTuple):
     key: str
     value: bytes
     version: int
+
+
+class Listing(NamedTuple, Generic[W]):
+    """What `list_and_watch` returns: the records as of `revision`, and a watch of everything that comes after it."""
+
+    records: list[Record]
+    revision: int
+    watch: W
 
 
 class Written(NamedTuple):

@@ -14,31 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any, Literal, NamedTuple, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from danube_raft.client import operation
-from danube_raft.client.call import REQUEST_MAX_MS, REQUEST_MS, Call, Endpoints, Session
+from danube_raft.client.call import REQUEST_MS, Call
 from danube_raft.client.channel import Pool, now_ms
+from danube_raft.client.leadership import LeadershipHandle
 from danube_raft.client.operation import Ask, Page, Range
-from danube_raft.client.record import MetaOptions, Record, Swapped, Versioned, Written
-from danube_raft.client.stream import Options, Stream
-from danube_raft.client.value import JSON, RAW, Codec
+from danube_raft.client.record import Listing, MetaOptions, Record, Swapped, Versioned, Written
+from danube_raft.client.stream import Options
+from danube_raft.client.terms import Consistency, Terms
+from danube_raft.client.value import JSON, Codec
 from danube_raft.client.watch import Watch
-from danube_raft.errors import InvalidArgument
-from danube_raft.wire import client as wire
+from danube_raft.wire.client import SESSION
 
 T = TypeVar("T")
-
-Consistency = str | int | None
-"""`session`, `linearizable`, `stale`, or an integer: stale by at most so many ms. None: the store's own."""
-
-
-class Listing(NamedTuple):
-    """What `list_and_watch` returns: the records as of `revision`, and everything that comes after it."""
-
-    records: list[Record]
-    revision: int
-    watch: Watch
 
 
 class MetadataStore:
@@ -53,20 +43,13 @@ class MetadataStore:
         self,
         endpoints: str | Sequence[str],
         timeout_ms: int = REQUEST_MS,
-        consistency: str | int = wire.SESSION,
+        consistency: str | int = SESSION,
         codec: Codec = JSON,
         raw: bool = False,
     ) -> None:
-        if type(timeout_ms) is not int or not 1 <= timeout_ms <= REQUEST_MAX_MS:
-            raise InvalidArgument(f"timeout_ms must be an integer from 1 to {REQUEST_MAX_MS}")
-        # A wrong level would otherwise be found by the first read only.
-        wire.check((wire.VERSION, "status", 0, timeout_ms, consistency))
-        self._endpoints = Endpoints.parse(endpoints)
-        self._timeout_ms = timeout_ms
-        self._consistency = consistency
-        self._codec: Codec = RAW if raw else codec
-        self._session = Session()
-        self._watches: set[Watch] = set()
+        self._terms = Terms(endpoints, timeout_ms, consistency, codec, raw)
+        self._codec = self._terms.codec
+        self._open: set[Watch | LeadershipHandle] = set()
         self._pool = Pool()
 
     # ---------------------------------------------------------------- reads
@@ -100,7 +83,7 @@ class MetadataStore:
         consistency: Consistency = None,
     ) -> Record | list[Record] | None:
         """The record, or None; with WITH_PREFIX every record below the key. `revision` reads the past."""
-        _check_option(option)
+        operation.check_option(option)
         if option is MetaOptions.WITH_PREFIX:
             return self.get_prefix(key, revision=revision, consistency=consistency)
         return self._ask(operation.get(self._codec, key, revision), consistency)
@@ -186,8 +169,7 @@ class MetadataStore:
         self, key: str, value: Any, option: MetaOptions = MetaOptions.NONE, *, prev: bool = False
     ) -> Written:
         """Store a value; a TTL that the key had is cleared. `prev` (or WITH_PREV_KEY) returns the old record."""
-        _check_option(option)
-        return self._ask(operation.put(self._codec, key, value, prev or option is MetaOptions.WITH_PREV_KEY))
+        return self._ask(operation.put(self._codec, key, value, option, prev))
 
     def put_with_ttl(self, key: str, value: Any, ttl_ms: int, *, prev: bool = False) -> Written:
         """Store a value that is deleted after `ttl_ms` unless it is put again; the same value only renews."""
@@ -226,23 +208,16 @@ class MetadataStore:
         deletes: bool = True,
     ) -> Watch:
         """All changes below one prefix or several, from `from_revision` on; by default those after this call."""
-        options = Options(_several(prefixes), prev, keys_only, puts, deletes)
-        options.check(from_revision)
+        options = Options.of(prefixes, from_revision, prev, keys_only, puts, deletes)
         if from_revision is None:
             # The revision of the start is fixed here, so that a connection lost before the first event costs none.
-            from_revision = (
-                self._call(operation.get(self._codec, "/", None), None, self._endpoints).revision + 1
-            )
-        cluster_id = self._session.token[0] if self._session.token is not None else 0
-        stream = Stream(self._session, self._codec, options, from_revision, cluster_id, now_ms())
-        watch = Watch(self._pool, stream, self._endpoints, self._watches.discard)
-        self._watches.add(watch)
-        if self._pool.closed:
-            # Another thread closes the store and may have missed this one.
-            watch.close()
+            from_revision = self._call(operation.present(), None, None).revision + 1
+        stream = self._terms.stream(options, from_revision, now_ms())
+        watch = Watch(self._pool, stream, self._terms.endpoints, self._open.discard)
+        self._keep(watch)
         return watch
 
-    def list_and_watch(self, prefix: str, *, prev: bool = False, keys_only: bool = False) -> Listing:
+    def list_and_watch(self, prefix: str, *, prev: bool = False, keys_only: bool = False) -> Listing[Watch]:
         """The records below a prefix and a watch of all that happens after, with nothing between."""
         pages = list(self._pages(operation.records(self._codec, Range(prefix, keys_only=keys_only)), None))
         revision = pages[0].revision
@@ -253,20 +228,26 @@ class MetadataStore:
 
     def status(self, endpoint: str | None = None) -> dict[str, Any]:
         """What a node says of itself: that endpoint, or any."""
-        endpoints = self._endpoints if endpoint is None else Endpoints((endpoint,))
-        return self._ask(operation.status(), None, endpoints)
+        return self._ask(operation.status(), None, endpoint)
 
     def members(self) -> list[dict[str, Any]]:
         """The members of the cluster, as the node that answers knows them."""
         return self._ask(operation.members())
 
+    def leadership(self, endpoint: str | None = None) -> LeadershipHandle:
+        """Who leads, as the node at that endpoint (by default the first) sees it: pushed, never asked for again."""
+        handle = LeadershipHandle(self._terms.attached_endpoint(endpoint), self._pool, self._open.discard)
+        self._keep(handle)
+        return handle
+
     # ---------------------------------------------------------------- end
 
     def close(self) -> None:
-        """End all watches; refuse new requests. Requests under way in other threads still get their answers."""
+        """End all watches and handles; refuse new requests. Requests under way in other threads still get their
+        answers."""
         self._pool.close()
-        for watch in list(self._watches):
-            watch.close()
+        for each in list(self._open):
+            each.close()
 
     def __enter__(self) -> Self:
         return self
@@ -278,25 +259,15 @@ class MetadataStore:
 
     # ---------------------------------------------------------------- inside
 
-    def _ask(self, ask: Ask[T], consistency: Consistency = None, endpoints: Endpoints | None = None) -> T:
-        result = self._call(ask, consistency, endpoints or self._endpoints).result
+    def _ask(self, ask: Ask[T], consistency: Consistency = None, endpoint: str | None = None) -> T:
+        result = self._call(ask, consistency, endpoint).result
         assert result is not None
         return ask.read(result)
 
-    def _call(self, ask: Ask[Any], consistency: Consistency, endpoints: Endpoints) -> Call:
-        level = self._consistency if consistency is None else consistency
-        timeout_ms = self._timeout_ms
-        channel = self._pool.take(timeout_ms)
+    def _call(self, ask: Ask[Any], consistency: Consistency, endpoint: str | None) -> Call:
+        channel = self._pool.take(self._terms.timeout_ms)
         try:
-            call = Call(
-                self._session,
-                endpoints,
-                ask.op,
-                ask.args,
-                now=now_ms(),
-                timeout_ms=timeout_ms,
-                consistency=level,
-            )
+            call = self._terms.call(ask, consistency, endpoint, now_ms())
             try:
                 channel.run(call)
             finally:
@@ -313,25 +284,11 @@ class MetadataStore:
             following = page.following
 
     def _listed(self, what: Range, consistency: Consistency) -> list[Record]:
-        found: list[Record] = []
-        for page in self._pages(operation.records(self._codec, what), consistency):
-            found += page.items
-            if what.limit is not None and len(found) >= what.limit:
-                return found[: what.limit]
-        return found
+        ask = operation.records(self._codec, what, what.limit)
+        return [record for page in self._pages(ask, consistency) for record in page.items]
 
-
-def _check_option(option: MetaOptions) -> None:
-    if not isinstance(option, MetaOptions):
-        raise InvalidArgument(f"option must be one of MetaOptions, not {type(option).__name__}")
-
-
-def _several(prefixes: str | Sequence[str]) -> tuple[str, ...]:
-    """One prefix or several, which are checked later, as a tuple."""
-    if isinstance(prefixes, str):
-        return (prefixes,)
-    if not isinstance(prefixes, Sequence):
-        raise InvalidArgument(
-            f"prefixes must be a string or a sequence of strings, not {type(prefixes).__name__}"
-        )
-    return tuple(prefixes)
+    def _keep(self, opened: Watch | LeadershipHandle) -> None:
+        self._open.add(opened)
+        if self._pool.owner.closed:
+            # Another thread closes the store and may have missed this one.
+            opened.close()

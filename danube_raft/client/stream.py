@@ -13,6 +13,7 @@ that sends nothing for SILENCE_MS after that is given up. `now` is monotonic mil
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from danube_raft import errors
@@ -45,6 +46,26 @@ class Options(NamedTuple):
     keys_only: bool = False
     puts: bool = True
     deletes: bool = True
+
+    @staticmethod
+    def of(
+        prefixes: str | Sequence[str],
+        from_revision: int | None,
+        prev: bool,
+        keys_only: bool,
+        puts: bool,
+        deletes: bool,
+    ) -> Options:
+        """As a caller gives them: one prefix or several. Raises what `check` does."""
+        if isinstance(prefixes, str):
+            prefixes = (prefixes,)
+        elif not isinstance(prefixes, Sequence):
+            raise errors.InvalidArgument(
+                f"prefixes must be a string or a sequence of strings, not {type(prefixes).__name__}"
+            )
+        options = Options(tuple(prefixes), prev, keys_only, puts, deletes)
+        options.check(from_revision)
+        return options
 
     def arguments(self, from_revision: int) -> tuple[Any, ...]:
         """Those of the wire operation."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import zmq
+from blocking_store import Make
 from fake_node import LOST, FakeNode
 
 from danube_raft import MetadataStore, MetaOptions, errors
@@ -39,14 +40,14 @@ SURROGATE = "\udcff"
     ],
     ids=lambda settings: str(settings)[:60],
 )
-def test_a_store_with_wrong_settings_is_refused_at_once(settings: dict[str, Any]) -> None:
+def test_a_store_with_wrong_settings_is_refused_at_once(settings: dict[str, Any], make: Make) -> None:
     with pytest.raises(errors.InvalidArgument):
-        MetadataStore(**{"endpoints": "127.0.0.1:1", **settings})
+        make(**{"endpoints": "127.0.0.1:1", **settings})
 
 
-def test_endpoints_may_be_a_sequence(node: FakeNode) -> None:
+def test_endpoints_may_be_a_sequence(node: FakeNode, make: Make) -> None:
     for endpoints in ([node.endpoint], (node.endpoint, "127.0.0.1:1")):
-        with MetadataStore(endpoints) as store:
+        with make(endpoints) as store:
             assert store.put("/a", 1)
 
 
@@ -84,9 +85,11 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(
     store.put("/a", 1, MetaOptions.WITH_PREV_KEY)
 
 
-def test_silence_from_a_port_that_never_answered_asks_whether_it_is_one_for_clients(node: FakeNode) -> None:
+def test_silence_from_a_port_that_never_answered_asks_whether_it_is_one_for_clients(
+    node: FakeNode, make: Make
+) -> None:
     node.script += [LOST] * 99
-    with MetadataStore(node.endpoint, timeout_ms=150) as store:
+    with make(node.endpoint, timeout_ms=150) as store:
         with pytest.raises(errors.Timeout, match=r"is this a client port\?$"):
             store.get("/a")
         with pytest.raises(errors.Uncertain, match=r"is this a client port\?$"):
@@ -99,11 +102,11 @@ def test_silence_from_a_port_that_never_answered_asks_whether_it_is_one_for_clie
         assert "client port" not in caught.value.message
 
 
-def test_a_process_without_room_for_a_socket_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_room_for_a_socket_is_told(monkeypatch: pytest.MonkeyPatch, make: Make) -> None:
     def refuse(context: zmq.Context[Any], kind: int) -> None:
         raise zmq.ZMQError(24, "Too many open files")
 
-    with MetadataStore("127.0.0.1:1") as store:
+    with make("127.0.0.1:1") as store:
         monkeypatch.setattr(zmq.Context, "socket", refuse)
         with pytest.raises(errors.Overloaded, match="Too many open files"):
             store.put("/a", 1)

@@ -1,4 +1,4 @@
-"""The synchronous store against a scripted node: operations, outcomes, threads, ends."""
+"""Both stores against a scripted node: operations, outcomes, threads, ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from blocking_store import Make, closed
 from fake_node import CUT, HOLD, LOST, FakeNode, refuse
 
 from danube_raft import ABSENT, MetadataStore, MetaOptions, Revision, errors
@@ -26,8 +27,8 @@ def test_values_are_json_in_one_spelling(node: FakeNode, store: MetadataStore) -
     assert store.get("/missing") is None
 
 
-def test_raw_stores_bytes_as_they_are(node: FakeNode) -> None:
-    with MetadataStore(node.endpoint, raw=True) as store:
+def test_raw_stores_bytes_as_they_are(node: FakeNode, make: Make) -> None:
+    with make(node.endpoint, raw=True) as store:
         store.put("/a", b"\xff\x00")
         record = store.get("/a")
         assert record is not None
@@ -36,12 +37,12 @@ def test_raw_stores_bytes_as_they_are(node: FakeNode) -> None:
             store.put("/a", "text")
 
 
-def test_what_is_no_json_is_refused_both_ways(node: FakeNode, store: MetadataStore) -> None:
+def test_what_is_no_json_is_refused_both_ways(node: FakeNode, store: MetadataStore, make: Make) -> None:
     for value in (float("nan"), {1, 2}, object()):
         with pytest.raises(errors.InvalidArgument, match="JSON"):
             store.put("/a", value)
     assert not node.requests
-    with MetadataStore(node.endpoint, raw=True) as other:
+    with make(node.endpoint, raw=True) as other:
         other.put("/a", b"\xff")
     record = store.get("/a")
     assert record is not None
@@ -103,8 +104,8 @@ def test_small_operations(store: MetadataStore) -> None:
     assert store.members() == [{"node_id": 3, "role": "leader"}]
 
 
-def test_reads_carry_what_this_client_has_seen_and_the_level_asked_for(node: FakeNode) -> None:
-    with MetadataStore(node.endpoint, consistency="linearizable") as store:
+def test_reads_carry_what_this_client_has_seen_and_the_level_asked_for(node: FakeNode, make: Make) -> None:
+    with make(node.endpoint, consistency="linearizable") as store:
         store.put("/a", 1)
         store.get("/a")
         store.get("/a", consistency=250)
@@ -131,9 +132,11 @@ def test_an_overloaded_node_is_asked_again(node: FakeNode, store: MetadataStore)
     assert len({request[wire.SERIAL] for request in node.of("put")}) == 1
 
 
-def test_a_late_answer_of_an_earlier_request_is_ignored(node: FakeNode, store: MetadataStore) -> None:
+def test_a_late_answer_of_an_earlier_request_is_ignored(
+    node: FakeNode, store: MetadataStore, make: Make
+) -> None:
     node.script += [HOLD, LOST]
-    with pytest.raises(errors.Timeout), MetadataStore(node.endpoint, timeout_ms=150) as hasty:
+    with pytest.raises(errors.Timeout), make(node.endpoint, timeout_ms=150) as hasty:
         hasty.get("/a")
     node.script.clear()
     node.script += [HOLD]
@@ -157,9 +160,9 @@ def test_a_lost_connection_is_opened_again(node: FakeNode, store: MetadataStore)
     assert node.revision == 3
 
 
-def test_a_write_that_is_never_answered_is_uncertain(node: FakeNode) -> None:
+def test_a_write_that_is_never_answered_is_uncertain(node: FakeNode, make: Make) -> None:
     node.script += [LOST] * 9
-    with MetadataStore(node.endpoint, timeout_ms=250) as store:
+    with make(node.endpoint, timeout_ms=250) as store:
         with pytest.raises(errors.Uncertain) as caught:
             store.put("/a", 1)
         assert caught.value.details["serial"] == 1
@@ -168,30 +171,30 @@ def test_a_write_that_is_never_answered_is_uncertain(node: FakeNode) -> None:
         assert node.requests[-1][wire.SERIAL : wire.LOW_WATER + 1] == (2, 2)
 
 
-def test_no_node_at_all_is_no_connection_within_the_deadline() -> None:
+def test_no_node_at_all_is_no_connection_within_the_deadline(make: Make) -> None:
     with (
-        MetadataStore(NOWHERE, timeout_ms=300) as store,
+        make(NOWHERE, timeout_ms=300) as store,
         pytest.raises(errors.NoConnection, match="nothing was sent"),
     ):
         store.put("/a", 1)
 
 
-def test_nothing_is_delivered_to_a_node_that_comes_up_after_the_deadline(node: FakeNode) -> None:
-    with MetadataStore(node.endpoint, timeout_ms=200) as store:
+def test_nothing_is_delivered_to_a_node_that_comes_up_after_the_deadline(node: FakeNode, make: Make) -> None:
+    with make(node.endpoint, timeout_ms=200) as store:
         store.put("/a", 1)
         node.down()
         with pytest.raises((errors.NoConnection, errors.Uncertain)):
             store.put("/a", 2)
         node.up()
-        with MetadataStore(node.endpoint) as other:
+        with make(node.endpoint) as other:
             other.put("/b", 1)
     assert [request[wire.ARGS] for request in node.of("put")] == ["/a", "/b"]
 
 
-def test_the_next_endpoint_serves_when_the_first_is_dead(node: FakeNode) -> None:
-    with MetadataStore(f"{NOWHERE},{node.endpoint}") as store:
+def test_the_next_endpoint_serves_when_the_first_is_dead(node: FakeNode, make: Make) -> None:
+    with make(f"{NOWHERE},{node.endpoint}") as store:
         assert store.put("/a", 1).version == 1
-        assert store._endpoints.place == 1
+        assert store._terms.endpoints.place == 1
 
 
 def test_refusals_reach_the_caller_with_their_details(node: FakeNode, store: MetadataStore) -> None:
@@ -227,7 +230,8 @@ def test_sixteen_threads_share_one_store(node: FakeNode, store: MetadataStore) -
     puts = node.of("put")
     assert sorted({put[wire.SERIAL] for put in puts}) == list(range(1, 481))
     assert all(put[wire.LOW_WATER] <= put[wire.SERIAL] for put in puts)
-    assert len(store._pool._idle) <= 16
+    if isinstance(store, MetadataStore):
+        assert len(store._pool._idle) <= 16
 
 
 def test_a_closed_store_says_so_and_lets_requests_under_way_end(node: FakeNode) -> None:
@@ -244,7 +248,7 @@ def test_a_closed_store_says_so_and_lets_requests_under_way_end(node: FakeNode) 
     assert answers[0].version == 1
     with pytest.raises(errors.Rejected, match="closed"):
         store.get("/a")
-    assert store._pool.context.closed
+    assert closed(store)
 
 
 def test_a_store_does_not_survive_a_fork(store: MetadataStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,14 +260,14 @@ def test_a_store_does_not_survive_a_fork(store: MetadataStore, monkeypatch: pyte
     assert store.get("/a") is not None
 
 
-def test_rubbish_from_the_other_end_is_as_good_as_silence(node: FakeNode) -> None:
+def test_rubbish_from_the_other_end_is_as_good_as_silence(node: FakeNode, make: Make) -> None:
     node.script += [lambda _: b"\xc1\xc1", lambda _: b"\x93\x01\x02\x03"]
-    with MetadataStore(node.endpoint) as store:
+    with make(node.endpoint) as store:
         assert store.put("/a", 1).version == 1
 
 
-def test_status_asks_the_endpoint_that_is_named(node: FakeNode) -> None:
-    with MetadataStore(NOWHERE, timeout_ms=2_000) as store:
+def test_status_asks_the_endpoint_that_is_named(node: FakeNode, make: Make) -> None:
+    with make(NOWHERE, timeout_ms=2_000) as store:
         assert store.status(node.endpoint)["node_id"] == 3
 
 
@@ -282,7 +286,7 @@ def test_more_threads_than_channels_wait_their_turn(node: FakeNode, monkeypatch:
         first = threading.Thread(target=get)
         first.start()
         node.until(lambda: node.of("get"))
-        store._timeout_ms = 50
+        store._terms.timeout_ms = 50
         get()
         first.join(10)
     assert {type(outcome) for outcome in outcomes} == {errors.Overloaded, errors.Timeout}

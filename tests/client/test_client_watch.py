@@ -1,4 +1,4 @@
-"""A watch with its sockets against a scripted node: it goes on over everything, ends when told, hangs never."""
+"""A watch of either store with its sockets against a scripted node: it goes on over everything, ends when told, hangs never."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from blocking_store import Make, closed
 from fake_node import FakeNode, put_event
 
 from danube_raft import MetadataStore, Watch, errors
@@ -99,10 +100,10 @@ def test_a_lost_connection_is_resumed_from_the_next_revision(node: FakeNode, sto
         assert outcome == [[4, 5]]
 
 
-def test_it_moves_to_another_endpoint(node: FakeNode) -> None:
+def test_it_moves_to_another_endpoint(node: FakeNode, make: Make) -> None:
     with (
         FakeNode() as other,
-        MetadataStore(f"{node.endpoint},{other.endpoint}") as store,
+        make(f"{node.endpoint},{other.endpoint}") as store,
         store.watch("/a/", from_revision=2) as watch,
     ):
         opened(node, watch)
@@ -118,12 +119,14 @@ def test_it_moves_to_another_endpoint(node: FakeNode) -> None:
         node.up()
 
 
-def test_a_node_that_falls_silent_is_left(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_falls_silent_is_left(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch, make: Make
+) -> None:
     monkeypatch.setattr(stream, "SILENCE_MS", 60)
     node.speak_first = False
     with (
         FakeNode() as other,
-        MetadataStore(f"{node.endpoint},{other.endpoint}") as store,
+        make(f"{node.endpoint},{other.endpoint}") as store,
         store.watch("/a/", from_revision=2) as watch,
     ):
         thread, outcome = in_thread(lambda: take(watch, 1))
@@ -135,9 +138,9 @@ def test_a_node_that_falls_silent_is_left(node: FakeNode, monkeypatch: pytest.Mo
         assert outcome == [[2]]
 
 
-def test_a_watch_waits_for_a_node_that_is_not_there_yet(node: FakeNode) -> None:
+def test_a_watch_waits_for_a_node_that_is_not_there_yet(node: FakeNode, make: Make) -> None:
     node.down()
-    with MetadataStore(node.endpoint) as store, store.watch("/a/", from_revision=2) as watch:
+    with make(node.endpoint) as store, store.watch("/a/", from_revision=2) as watch:
         assert watch.changes(50) == []
         assert not watch.connected
         node.up()
@@ -171,19 +174,19 @@ def test_close_from_another_thread_ends_the_iteration(node: FakeNode, store: Met
     assert list(watch) == []
 
 
-def test_closing_the_store_ends_its_watches(node: FakeNode) -> None:
-    store = MetadataStore(node.endpoint)
+def test_closing_the_store_ends_its_watches(node: FakeNode, make: Make) -> None:
+    store = make(node.endpoint)
     threads = [in_thread(lambda: list(store.watch("/a/", from_revision=2))) for _ in range(3)]
     node.until(lambda: len(node.of("watch")) == 3)
     store.close()
     for thread, outcome in threads:
         thread.join(LIMIT_MS / 1000)
         assert outcome == [[]]
-    assert store._pool.context.closed
+    assert closed(store)
 
 
-def test_a_watch_closes_while_no_node_can_be_reached() -> None:
-    with MetadataStore("127.0.0.1:1") as store:
+def test_a_watch_closes_while_no_node_can_be_reached(make: Make) -> None:
+    with make("127.0.0.1:1") as store:
         watch = store.watch("/a/", from_revision=2)
         thread, outcome = in_thread(lambda: list(watch))
         watch.close()

@@ -10,13 +10,14 @@ import pytest
 import danube_raft
 
 NAMES = [
-    "ABSENT", "DanubeRaftError", "Event", "Fatal", "Listing", "MetaOptions", "MetadataStore", "Node", "Record",
-    "Rejected", "Revision", "Swapped", "Uncertain", "Versioned", "Watch", "Written", "__version__", "errors",
+    "ABSENT", "AsyncLeadershipHandle", "AsyncMetadataStore", "AsyncWatch", "DanubeRaftError", "Event", "Fatal",
+    "Leadership", "LeadershipHandle", "Listing", "MetaOptions", "MetadataStore", "Node", "Record", "Rejected",
+    "Revision", "Swapped", "Uncertain", "Versioned", "Watch", "Written", "__version__", "errors",
 ]  # fmt: skip
 
 METHODS = [
     "allocate_monotonic_id", "close", "compact", "compare_and_swap", "count", "delete", "delete_prefix", "get",
-    "get_bulk", "get_children", "get_childrens", "get_prefix", "keys", "list_and_watch", "members", "pages", "put",
+    "get_bulk", "get_children", "get_childrens", "get_prefix", "keys", "leadership", "list_and_watch", "members", "pages", "put",
     "put_with_ttl", "range", "status", "watch",
 ]  # fmt: skip
 
