@@ -17,7 +17,7 @@ import itertools
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from real_node import until
@@ -92,6 +92,15 @@ class Recorder(threading.Thread):
         except BaseException as error:
             self.failure = error
             raise
+
+    def wrote_after(self, moment: float) -> float | None:
+        """When its first write that began after that moment was acknowledged; None: not yet."""
+        found = None
+        for one in reversed(list(self.operations)):
+            if one.begun <= moment:
+                break
+            found = one.ended if one.changed else found
+        return found
 
     def _value(self) -> Value:
         return self.name, next(self._numbers)
@@ -175,12 +184,11 @@ class Watcher(threading.Thread):
 class History:
     """The clients and watchers of one cluster, from the start of the test to its end.
 
-    `endpoints` are those of the nodes; every node is the first choice of `clients_per_node` clients.
+    `endpoints` are those of the nodes. Every node is the first choice of a client that may go elsewhere (`roamers`)
+    and the only choice of another (`residents`), which asks a node also while it is cut off from the rest.
     """
 
-    def __init__(
-        self, name: str, endpoints: list[str], clients_per_node: int = 2, patience_ms: int = PATIENCE_MS
-    ) -> None:
+    def __init__(self, name: str, endpoints: list[str], patience_ms: int = PATIENCE_MS) -> None:
         self._name = name
         self._endpoints = endpoints
         self._patience_ms = patience_ms
@@ -188,13 +196,17 @@ class History:
         self._stores: list[MetadataStore] = []
         with self._open(endpoints) as store:
             self.first_revision = store.put(f"/{name}/begin", ["begin", 1]).revision + 1
-        self.recorders = [
+        self.roamers = [
             Recorder(
-                name, f"c{place}.{number}", self._kept([*endpoints[place:], *endpoints[:place]]), self._enough
+                name, f"roamer {place}", self._kept([*endpoints[place:], *endpoints[:place]]), self._enough
             )
             for place in range(len(endpoints))
-            for number in range(clients_per_node)
         ]
+        self.residents = [
+            Recorder(name, f"resident {place}", self._kept([endpoint]), self._enough)
+            for place, endpoint in enumerate(endpoints)
+        ]
+        self.recorders = [*self.roamers, *self.residents]
         # Each watcher knows its own node only: it has to come back to it.
         self.watchers = [
             Watcher(name, endpoint, self._kept([endpoint]), self.first_revision) for endpoint in endpoints
@@ -217,14 +229,12 @@ class History:
 
     def next_write(self, after: float) -> float | None:
         """When the first write that began after that moment was acknowledged; None: not yet."""
-        return min((one.ended for one in self._writes(after)), default=None)
+        return min((ended for one in self.recorders if (ended := one.wrote_after(after))), default=None)
 
-    def everybody_wrote(self, after: float) -> float | None:
-        """When every client had an acknowledged write that began after that moment; None: not yet."""
-        ends: dict[str, float] = {}
-        for one in self._writes(after):
-            ends[one.client] = min(one.ended, ends.get(one.client, one.ended))
-        return max(ends.values()) if len(ends) == len(self.recorders) else None
+    def all_wrote(self, clients: list[Recorder], after: float) -> float | None:
+        """When each of these had an acknowledged write that began after that moment; None: not yet."""
+        ends = [ended for one in clients if (ended := one.wrote_after(after))]
+        return max(ends) if len(ends) == len(clients) else None
 
     def fail_if_broken(self) -> None:
         """A client or watcher that ended by itself is a failure of the test, now."""
@@ -261,14 +271,6 @@ class History:
                 thread.join(self._patience_ms / 1000 + 5)
         for store in self._stores:
             store.close()
-
-    def _writes(self, after: float) -> Iterable[Operation]:
-        for recorder in self.recorders:
-            for one in reversed(list(recorder.operations)):
-                if one.begun <= after:
-                    break
-                if one.changed:
-                    yield one
 
     def _open(self, endpoints: list[str]) -> MetadataStore:
         return MetadataStore(endpoints, timeout_ms=self._patience_ms)

@@ -151,6 +151,9 @@ class Proxy:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*waiting, return_exceptions=True))
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        # One more turn: the sockets of aborted connections are closed in it.
+        self._loop.call_soon(self._loop.stop)
+        self._loop.run_forever()
         self._loop.close()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
@@ -190,20 +193,21 @@ class Proxy:
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = writer.get_extra_info("peername")[1]
-        # Finding out who owns a port reads much of /proc: not in the thread that passes the bytes on.
-        source = await self._loop.run_in_executor(None, self._source_of, port)
-        link = self._link(source)
         connection = asyncio.current_task()
         assert connection is not None
-        link.connections.add(connection)
+        link: Link | None = None
         try:
+            # Finding out who owns a port reads much of /proc: not in the thread that passes the bytes on.
+            link = self._link(await self._loop.run_in_executor(None, self._source_of, port))
+            link.connections.add(connection)
             if not link.cut:
                 await self._serve(reader, writer, link)
         except asyncio.CancelledError:
             # A cut, or the proxy closes. To the streams module a cancelled task is an error to be logged.
             pass
         finally:
-            link.connections.discard(connection)
+            if link is not None:
+                link.connections.discard(connection)
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, link: Link) -> None:

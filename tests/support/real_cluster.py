@@ -204,6 +204,10 @@ class RealCluster:
         for node in self.nodes:
             self.until(partial(joined, node), f"{node.name} to follow", wait_s)
 
+    def term(self) -> int:
+        """The newest term that any node knows."""
+        return max(int(status["term"]) for node in self.nodes if (status := self.status(node)))
+
     def store(self, preferred: int = 0, **settings: Any) -> MetadataStore:
         """A client that asks that node first and the others after it."""
         order = [*self.endpoints[preferred:], *self.endpoints[:preferred]]

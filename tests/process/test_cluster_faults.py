@@ -1,0 +1,208 @@
+"""Three real nodes; one fault at a time while clients write, read and watch through all of them.
+
+Each case runs `DANUBE_RAFT_TEST_ROUNDS` rounds (1 here, 10 by `scripts/chaos`) on one cluster: wait until it is whole,
+bring the fault about, wait for writes to be acknowledged again, undo the fault, wait until every node takes writes.
+That the fault was really there is asserted too. The whole history is checked at the end (`history_checks.py`), and
+clients must have seen no error at all: each of their requests has 30 s, every fault is over sooner, and a write may
+be repeated because it happens once.
+
+Measured per round: from the fault to the acknowledgement of a write that began after it (3 s at most when a leader
+is lost), the same for every client that may ask another node, and from the end of the fault until every node takes
+writes. `DANUBE_RAFT_TEST_TABLE` names a file to which each case adds its line.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from history import History
+from history_checks import check_history
+from real_cluster import PROCESSES, ClusterNode, RealCluster, waited
+
+pytestmark = [pytest.mark.process]
+
+ROUNDS = int(os.environ.get("DANUBE_RAFT_TEST_ROUNDS", "1"))
+TABLE = os.environ.get("DANUBE_RAFT_TEST_TABLE")
+ROUND_S = 30
+NEXT_WRITE_MAX_S = 3.0
+STOPPED_S = 5.0
+CUT_S = 3.0
+WARM_WRITES = 50
+
+Undo = Callable[[], None]
+
+
+class Case(NamedTuple):
+    """`strike` brings the fault about and returns what undoes it; it lasts for `lasts_s` at least."""
+
+    strike: Callable[[RealCluster], Undo]
+    lasts_s: float = 0.0
+    proxied: bool = False
+    next_write_max_s: float | None = NEXT_WRITE_MAX_S
+    new_term: bool = True
+
+
+class Took(NamedTuple):
+    """Seconds."""
+
+    next_write: float
+    all_roamers: float
+    all_nodes: float
+
+
+def nothing() -> None:
+    """The node comes back by itself."""
+
+
+def kill_supervisor(cluster: RealCluster) -> Undo:
+    leader = cluster.await_leader()
+    leader.kill_supervisor()
+    return lambda: cluster.restart(leader)
+
+
+def kill_role(chosen: Callable[[RealCluster], ClusterNode], role: str) -> Callable[[RealCluster], Undo]:
+    def strike(cluster: RealCluster) -> Undo:
+        node = chosen(cluster)
+        before = node.child("consensus")
+        node.kill_child(role)
+
+        def back() -> None:
+            # One fate: whichever was killed, all three are new.
+            cluster.until(
+                lambda: node.child("consensus") not in {before, None}, f"{node.name} to start again"
+            )
+
+        return back
+
+    return strike
+
+
+def stop_leader(cluster: RealCluster) -> Undo:
+    leader = cluster.await_leader()
+    leader.stop_all()
+    return leader.resume
+
+
+def kill_all(cluster: RealCluster) -> Undo:
+    cluster.kill_everything()
+    cluster.restart(*cluster.nodes)
+    return nothing
+
+
+def isolate_leader(cluster: RealCluster) -> Undo:
+    cluster.isolate(cluster.await_leader())
+    return cluster.heal
+
+
+def black_hole_follower(cluster: RealCluster) -> Undo:
+    leader, follower = cluster.await_leader(), cluster.follower()
+    cluster.isolate(follower)
+
+    def heal() -> None:
+        ahead, behind = cluster.status(leader), cluster.status(follower)
+        assert ahead is not None
+        assert behind is not None
+        assert behind["applied_index"] < ahead["commit_index"], "the follower was never cut off"
+        cluster.heal()
+
+    return heal
+
+
+def deafen_leader(cluster: RealCluster) -> Undo:
+    """It is heard, and hears nobody: check-quorum must end its leadership."""
+    leader = cluster.await_leader()
+    cluster.proxies[leader.name].black_hole()
+    return cluster.heal
+
+
+def cut_leader(cluster: RealCluster) -> Undo:
+    """Connections are reset, not silent."""
+    leader = cluster.await_leader()
+    for name, proxy in cluster.proxies.items():
+        proxy.cut(None if name == leader.name else leader.name)
+    return cluster.heal
+
+
+CASES: dict[str, Case] = {
+    "leader-supervisor": Case(kill_supervisor),
+    **{f"leader-{role}": Case(kill_role(RealCluster.await_leader, role)) for role in PROCESSES},
+    **{f"follower-{role}": Case(kill_role(RealCluster.follower, role), new_term=False) for role in PROCESSES},
+    "leader-stopped": Case(stop_leader, lasts_s=STOPPED_S),
+    "all-at-once": Case(kill_all, next_write_max_s=None),
+    "leader-isolated": Case(isolate_leader, lasts_s=CUT_S, proxied=True),
+    "leader-deaf": Case(deafen_leader, lasts_s=CUT_S, proxied=True, next_write_max_s=None),
+    "leader-cut": Case(cut_leader, lasts_s=CUT_S, proxied=True),
+    "follower-black-holed": Case(black_hole_follower, lasts_s=CUT_S, proxied=True, new_term=False),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.timeout(60 + ROUND_S * ROUNDS, method="signal")
+def test_a_fault_loses_nothing_doubles_nothing_and_is_soon_over(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    with RealCluster(tmp_path, proxied=case.proxied) as cluster:
+        history = History("faults", cluster.endpoints)
+        try:
+            history.start()
+            took = [strike(case, cluster, history) for _ in range(ROUNDS)]
+            history.finish()
+        finally:
+            history.close()
+        report(name, took, history)
+        check_history(history)
+        assert history.errors() == []
+        if case.next_write_max_s is not None:
+            assert max(one.next_write for one in took) <= case.next_write_max_s, took
+    assert cluster.survivors() == []
+
+
+def strike(case: Case, cluster: RealCluster, history: History) -> Took:
+    """One round."""
+    cluster.await_whole()
+    write_on(cluster, history)
+    term = cluster.term()
+    begun = time.monotonic()
+    undo = case.strike(cluster)
+    struck = time.monotonic()
+    cluster.until(lambda: history.next_write(struck), "a write after the fault", ROUND_S)
+    waited(max(0.0, struck + case.lasts_s - time.monotonic()))
+    undo()
+    undone = time.monotonic()
+    cluster.until(lambda: history.all_wrote(history.roamers, struck), "a write of every roamer", ROUND_S)
+    cluster.until(lambda: history.all_wrote(history.residents, undone), "a write through every node", ROUND_S)
+    write_on(cluster, history)
+    assert (cluster.term() > term) is case.new_term, f"term {cluster.term()} after {term}"
+    first = history.next_write(struck)
+    roamers = history.all_wrote(history.roamers, struck)
+    nodes = history.all_wrote(history.residents, undone)
+    assert first is not None
+    assert roamers is not None
+    assert nodes is not None
+    return Took(first - begun, roamers - begun, nodes - undone)
+
+
+def write_on(cluster: RealCluster, history: History) -> None:
+    """Clients are at work, with a watcher or client that broke down told at once."""
+    wanted = len(history.operations()) + WARM_WRITES
+
+    def enough() -> bool:
+        history.fail_if_broken()
+        return len(history.operations()) >= wanted
+
+    cluster.until(enough, "clients to go on", ROUND_S)
+
+
+def report(name: str, took: list[Took], history: History) -> None:
+    if TABLE is None:
+        return
+    fields = [name, len(took)]
+    for measured in zip(*took, strict=True):
+        fields += [f"{statistics.median(measured):.2f}", f"{max(measured):.2f}"]
+    with Path(TABLE).open("a") as table:
+        print(*fields, len(history.operations()), len(history.errors()), sep="\t", file=table)
