@@ -267,6 +267,9 @@ class Chaos:
             assert disk.hard_state == (header.term, header.receiver), "a vote before it was durable"
         elif isinstance(message, peer.RequestVote):
             assert disk.hard_state == (header.term, header.sender), "a campaign before it was durable"
+        elif isinstance(message, peer.HeartbeatReply):
+            # It counts as an ack, and is not held: so it must speak of what is on disk already.
+            assert message.match_index <= disk.last_index, "a heartbeat's answer for what was not durable"
         elif isinstance(message, peer.AppendReply) and message.success:
             assert disk.hard_state.term == header.term
             assert message.match_index <= disk.last_index, "an ack before it was durable"

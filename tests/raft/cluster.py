@@ -11,12 +11,13 @@ Nodes draw the shortest random time plus 10 ms times their id, as in the scripts
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from danube_raft.config import Config
 from danube_raft.raft.core import Core
+from danube_raft.raft.output import RandomSource
 from danube_raft.wire import peer
 from danube_raft.wire.entry import (
     KIND_BATCH,
@@ -54,6 +55,7 @@ class Cluster:
         logs: Mapping[int, Sequence[int]] | None = None,
         hard_states: Mapping[int, HardState] | None = None,
         configuration: Configuration | None = None,
+        source: Callable[[int], RandomSource] = Drawn,
         **settings: Any,
     ) -> None:
         self.world = World()
@@ -65,7 +67,7 @@ class Cluster:
         configuration = configuration or voters(range(1, size + 1))
         logs = logs or {node_id: [1] for node_id in range(1, size + 1)}
         for node_id, terms in logs.items():
-            node = Node(self.world, node_id, replace(Config(), **settings), Drawn(node_id))
+            node = Node(self.world, node_id, replace(Config(), **settings), source(node_id))
             node.disk.log = log_of(terms, configuration)
             node.disk.hard_state = (hard_states or {}).get(node_id, HardState(terms[-1] if terms else 0, 0))
             self.world.nodes[node_id] = node
