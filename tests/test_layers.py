@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "storage": BASE | {"storage"},
     "client": {"wire", "errors", "client", "__init__"},
     "node": BASE | {"raft", "kv", "storage", "node"},
+    "sim": BASE | {"raft", "kv", "storage", "node", "client", "sim"},
     "__init__": {"node", "client", "errors", "config", "wire"},
     "cli": BASE | {"raft", "kv", "storage", "node", "client", "cli"},
 }
@@ -69,7 +70,7 @@ def _own_area(module: str) -> str | None:
         return "cli"
     if parts[0] != "danube_raft":
         return None
-    known = set(MAY_IMPORT) | {"web", "sim"}
+    known = set(MAY_IMPORT) | {"web"}
     return parts[1] if len(parts) > 1 and parts[1] in known else "__init__"
 
 

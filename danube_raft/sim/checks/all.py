@@ -1,0 +1,66 @@
+"""All checks that follow a run, fact by fact; those on the whole history are called when it is over.
+
+Each check says which facts it `wants`, so a fact costs only those that look at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from danube_raft.sim.checks.election_safety import ElectionSafety
+from danube_raft.sim.checks.facts import Fact
+from danube_raft.sim.checks.leader_completeness import LeaderCompleteness
+from danube_raft.sim.checks.log_matching import LogMatching
+from danube_raft.sim.checks.monotonic import Monotonic
+from danube_raft.sim.checks.promises import Promises
+from danube_raft.sim.checks.quorum_durability import QuorumDurability
+from danube_raft.sim.checks.sessions import SessionReads
+from danube_raft.sim.checks.state_machine_safety import StateMachineSafety
+from danube_raft.sim.checks.ttl import TtlNeverEarly
+from danube_raft.sim.checks.view import View
+
+
+class Check(Protocol):
+    """One invariant, or a few that belong together."""
+
+    @property
+    def wants(self) -> tuple[type, ...]:
+        """The kinds of facts that it looks at."""
+
+    def take(self, fact: Fact) -> None:
+        """Raises Violation if the fact breaks the invariant."""
+
+
+class Checks:
+    """Tells each fact to the view and to all checks that want it."""
+
+    def __init__(self, ids: tuple[int, ...]) -> None:
+        self.view = View(ids)
+        self.completeness = LeaderCompleteness(self.view)
+        self.ttl = TtlNeverEarly(self.view)
+        self.sessions = SessionReads(self.view)
+        checks: tuple[Check, ...] = (
+            ElectionSafety(self.view),
+            LogMatching(self.view),
+            self.completeness,
+            StateMachineSafety(self.view),
+            QuorumDurability(self.view),
+            Monotonic(self.view),
+            Promises(self.view),
+            self.ttl,
+            self.sessions,
+        )
+        self._takers: dict[type, list[Callable[[Fact], None]]] = {}
+        for check in checks:
+            for kind in check.wants:
+                self._takers.setdefault(kind, []).append(check.take)
+        self.facts = 0
+
+    def tell(self, fact: Fact) -> None:
+        """Check one fact. Raises Violation."""
+        self.facts += 1
+        self.view.take(fact)
+        for take in self._takers.get(type(fact), ()):
+            take(fact)
+        self.view.after(fact)

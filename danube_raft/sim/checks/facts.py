@@ -1,0 +1,76 @@
+"""What the checks are told: everything of a run that an invariant can be about, as plain values.
+
+A fact is told at the moment at which it becomes true, before anything that it leads to. Facts name what passed an edge
+between processes, nodes or clients, and what the disk did; no check looks into a handler. So the same stream can be
+made up in a test, with a violation in it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from danube_raft.sim.history import Operation
+from danube_raft.wire import local, peer
+from danube_raft.wire.entry import Entry
+
+
+class Booted(NamedTuple):
+    """The node starts under a new boot epoch; it knows what its disk holds and nothing else."""
+
+    node: int
+    boot: int
+
+
+class Issued(NamedTuple):
+    """Consensus told the log-writer to do `write`: this is its log from now on."""
+
+    node: int
+    write: local.Write
+
+
+class Synced(NamedTuple):
+    """`write` became durable, whether or not anybody was told."""
+
+    node: int
+    write: local.Write
+
+
+class Told(NamedTuple):
+    """Consensus told the kv-server its role, term, leader and commit index."""
+
+    node: int
+    role: local.Role
+
+
+class Delivered(NamedTuple):
+    """Consensus handed committed entries to the kv-server."""
+
+    node: int
+    entries: tuple[Entry, ...]
+
+
+class Applied(NamedTuple):
+    """The kv-server has applied everything up to `upto`."""
+
+    node: int
+    upto: int
+
+
+class Sent(NamedTuple):
+    """A message to a peer left the node."""
+
+    header: peer.Header
+    message: peer.Message
+
+
+class Ended(NamedTuple):
+    """A client knows the outcome of an operation."""
+
+    operation: Operation
+
+
+Fact = Booted | Issued | Synced | Told | Delivered | Applied | Sent | Ended
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""

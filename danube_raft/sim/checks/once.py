@@ -1,0 +1,78 @@
+"""Every write happens once or, if nobody was promised it, not at all (SEMANTICS "Writes happen once"; thesis §6.3).
+
+Compared: what clients were told, and the events that the committed log makes. Every value is written by one operation
+only, so each event names its cause.
+
+- An acknowledged write is there, once, with the revision that was answered: none lost, none doubled.
+- A rejected write is not there. One of unknown outcome is there once or not at all.
+- Nothing is there that nobody wrote.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from danube_raft.kv.record import KEY, MOD_REVISION, VALUE, Record
+from danube_raft.sim.checks.facts import Violation
+from danube_raft.sim.history import OK, REJECTED, Operation
+
+_VALUE_AT = {"put": 1, "put_with_ttl": 1, "compare_and_swap": 2}
+
+
+def check_once(operations: Sequence[Operation], events: Sequence[Record]) -> None:
+    """`events` are all changes of the store, in order of revision."""
+    written: dict[tuple[str, bytes], list[int]] = {}
+    for event in events:
+        if event[VALUE] is not None and not event[KEY].startswith("/counters/"):
+            written.setdefault((event[KEY], event[VALUE]), []).append(event[MOD_REVISION])
+    allowed: set[tuple[str, bytes]] = set()
+    for operation in operations:
+        place = _VALUE_AT.get(operation.kind)
+        if place is None:
+            continue
+        cause = (operation.key, operation.args[place])
+        if operation.outcome != REJECTED:
+            allowed.add(cause)
+        _check(operation, written.get(cause, []))
+    for cause in written:
+        if cause not in allowed:
+            raise Violation(f"{cause} is in the store, and nobody wrote it")
+    _check_counters(operations, events)
+
+
+def _check(operation: Operation, revisions: list[int]) -> None:
+    most = operation.kind == "put_with_ttl"
+    # A renewal repeats the value of a key that may have expired meanwhile: then it is written anew, by right.
+    if len(revisions) > 1 and not most:
+        raise Violation(f"written {len(revisions)} times, in revisions {revisions}: {operation}")
+    if operation.outcome != OK:
+        return
+    if operation.kind == "compare_and_swap":
+        swapped, revision = operation.result[:2]
+        if not swapped:
+            if revisions:
+                raise Violation(f"a swap that was refused is in revision {revisions}: {operation}")
+            return
+    else:
+        revision = operation.result[0]
+    if revision not in revisions:
+        raise Violation(f"acknowledged and lost (it is in revisions {revisions}): {operation}")
+
+
+def _check_counters(operations: Sequence[Operation], events: Sequence[Record]) -> None:
+    """Each allocation that took effect moved its counter once."""
+    moves = Counter(
+        event[KEY].removeprefix("/counters/") for event in events if event[KEY].startswith("/counters/")
+    )
+    least: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for operation in operations:
+        if operation.kind == "allocate_id":
+            least[operation.key] += operation.outcome == OK
+            most[operation.key] += operation.outcome != REJECTED
+    for counter in moves.keys() | most.keys():
+        if not least[counter] <= moves[counter] <= most[counter]:
+            raise Violation(
+                f"counter {counter} moved {moves[counter]} times for {least[counter]} to {most[counter]} allocations"
+            )

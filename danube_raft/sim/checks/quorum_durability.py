@@ -1,0 +1,43 @@
+"""A committed entry lies durably on a majority when it is committed (Raft paper, §5.3; thesis §10.2.1).
+
+A commit is seen when entries are handed to a state machine, and when a leader tells its commit index to a peer. Only the
+first sighting of an index is looked at: later, nodes may come and go.
+"""
+
+from __future__ import annotations
+
+from danube_raft.sim.checks.facts import Delivered, Fact, Sent, Violation
+from danube_raft.sim.checks.view import View
+from danube_raft.wire import peer
+
+
+class QuorumDurability:
+    """Counts disks at each new commit."""
+
+    wants = (Delivered, Sent)
+
+    def __init__(self, view: View) -> None:
+        self._view = view
+        self._commit = 0
+
+    def take(self, fact: Fact) -> None:
+        """A majority of the disks holds what is newly committed."""
+        if isinstance(fact, Delivered):
+            for entry in fact.entries:
+                self._committed(fact.node, entry.index, entry.term)
+        elif isinstance(fact, Sent) and isinstance(fact.message, peer.AppendEntries | peer.Heartbeat):
+            index = fact.message.commit_index
+            if index > self._commit:
+                term = self._view.replicas[fact.header.sender].term_at(index)
+                self._committed(fact.header.sender, index, term)
+
+    def _committed(self, node: int, index: int, term: int) -> None:
+        if index <= self._commit:
+            return
+        self._commit = index
+        holders = self._view.holders(index, term)
+        if holders * 2 <= len(self._view.voters):
+            raise Violation(
+                f"node {node} takes index {index} of term {term} for committed; {holders} of "
+                f"{len(self._view.voters)} disks hold it"
+            )

@@ -1,0 +1,49 @@
+"""The committed log, applied once more by itself, explains everything that anybody saw.
+
+- Every node's state equals the replay's at the same index, bit for bit (Raft paper, state machine safety).
+- Every read, of whatever level, shows its key exactly as it was at the revision that the answer names: nobody reads
+  what was never committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from danube_raft.kv.machine import Machine
+from danube_raft.sim.checks.facts import Violation
+from danube_raft.sim.digest import digest
+from danube_raft.sim.history import OK, Operation
+from danube_raft.wire.entry import Entry
+
+
+def replay(committed: Sequence[Entry]) -> Machine:
+    """A state machine that has applied the committed log."""
+    machine = Machine()
+    for entry in committed:
+        machine.apply(entry)
+    return machine
+
+
+def check_reads(operations: Sequence[Operation], machine: Machine) -> None:
+    """`machine` has applied the whole log."""
+    history = machine.history
+    for operation in operations:
+        if operation.kind == "get" and operation.outcome == OK:
+            found = operation.result[0]
+            if operation.revision > history.revision:
+                raise Violation(f"an answer from a revision that is not committed: {operation}")
+            expected = history.at(operation.key, operation.revision)
+            if found != expected:
+                raise Violation(f"at revision {operation.revision} the key was {expected}: {operation}")
+
+
+def check_replicas(machines: dict[int, Machine], reference: Machine) -> None:
+    """All replicas stand where `reference` stands, and are equal to it."""
+    wanted = digest(reference)
+    for node, machine in machines.items():
+        if machine.applied_index != reference.applied_index:
+            raise Violation(
+                f"node {node} has applied {machine.applied_index} of {reference.applied_index} committed entries"
+            )
+        if digest(machine) != wanted:
+            raise Violation(f"the state of node {node} is not what the committed log makes")

@@ -1,0 +1,31 @@
+"""What a client sees never goes back (SEMANTICS, read level "session"; monotonic reads and read-your-writes of Terry et
+al., "Session Guarantees for Weakly Consistent Replicated Data", 1994).
+
+A session or linearizable answer shows a revision that is no lower than any that this client had seen when it asked.
+"""
+
+from __future__ import annotations
+
+from danube_raft.sim.checks.facts import Ended, Fact, Violation
+from danube_raft.sim.checks.view import View
+from danube_raft.sim.history import OK
+from danube_raft.wire.client import LINEARIZABLE, SESSION
+
+
+class SessionReads:
+    """Looks at every read that was answered."""
+
+    wants = (Ended,)
+
+    def __init__(self, _view: View) -> None:
+        self.reads = 0
+
+    def take(self, fact: Fact) -> None:
+        """The revision of the answer is not below what was seen before."""
+        assert isinstance(fact, Ended)
+        read = fact.operation
+        if read.kind != "get" or read.outcome != OK or read.level not in (None, SESSION, LINEARIZABLE):
+            return
+        self.reads += 1
+        if read.revision < read.seen_before:
+            raise Violation(f"a client that has seen revision {read.seen_before} is taken back: {read}")

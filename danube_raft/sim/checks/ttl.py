@@ -1,0 +1,45 @@
+"""No lease ends early (SEMANTICS "Leases and TTL"; INTERNALS §7; PITFALLS 43): a key with a TTL is there until that long
+after the client sent the last acknowledged grant or renewal, whatever leaders and clocks do meanwhile.
+
+A client reads only its own such keys, one operation after the other, so the order is its own. A write of unknown outcome
+with a shorter TTL may have moved the deadline back; then nothing is claimed until the next that is acknowledged.
+"""
+
+from __future__ import annotations
+
+from danube_raft.sim.checks.facts import Ended, Fact, Violation
+from danube_raft.sim.checks.view import View
+from danube_raft.sim.history import OK, REJECTED
+from danube_raft.sim.schedule import MS
+
+
+class TtlNeverEarly:
+    """Remembers until when each key with a TTL must be there, in virtual microseconds."""
+
+    wants = (Ended,)
+
+    def __init__(self, _view: View) -> None:
+        self._until: dict[str, int] = {}
+        self._ttl_ms: dict[str, int] = {}
+        self.seen_alive = 0
+        self.seen_gone = 0
+
+    def take(self, fact: Fact) -> None:
+        """A key that is not found must have been due."""
+        assert isinstance(fact, Ended)
+        operation = fact.operation
+        if not operation.key.startswith("/ttl/") or operation.outcome == REJECTED:
+            return
+        if operation.outcome != OK:
+            if operation.kind != "get" and operation.args[2] < self._ttl_ms.get(operation.key, 0):
+                self._until.pop(operation.key, None)
+        elif operation.kind == "put_with_ttl":
+            self._until[operation.key] = operation.invoked + operation.args[2] * MS
+            self._ttl_ms[operation.key] = operation.args[2]
+        elif operation.kind == "get":
+            gone = operation.result[0] is None
+            self.seen_gone += gone
+            self.seen_alive += not gone
+            until = self._until.get(operation.key, 0)
+            if gone and operation.returned < until:
+                raise Violation(f"gone {(until - operation.returned) / MS} ms before its time: {operation}")

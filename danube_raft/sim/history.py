@@ -1,0 +1,61 @@
+"""What clients did and what they were told: the evidence for every check on the outside of the store.
+
+Times are virtual microseconds of the world. An operation of outcome `uncertain` (or one that never ended) may have
+taken effect once, at any time after it was invoked, or never; a `rejected` one surely has not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+OK = "ok"
+REJECTED = "rejected"
+UNCERTAIN = "uncertain"
+PENDING = "pending"
+
+
+class Operation:
+    """One operation of one client."""
+
+    __slots__ = (
+        "args", "client", "error", "invoked", "kind", "level", "outcome", "result", "returned", "revision",
+        "seen_before", "serial",
+    )  # fmt: skip
+
+    def __init__(
+        self, client: int, kind: str, args: tuple[Any, ...], level: str | int | None = None, invoked: int = 0
+    ) -> None:
+        self.client = client
+        self.kind = kind
+        self.args = args
+        self.level = level
+        self.invoked = invoked
+        self.returned = 0
+        self.outcome = PENDING
+        self.result: tuple[Any, ...] = ()
+        self.revision = 0
+        """The store revision in the reply."""
+        self.seen_before = 0
+        """The highest revision that the client had seen when it began."""
+        self.serial = 0
+        """The write's serial in its client's session."""
+        self.error = ""
+
+    @property
+    def key(self) -> str:
+        """The key, or the counter."""
+        return str(self.args[0])
+
+    def end(self, outcome: str, returned: int, result: tuple[Any, ...] = (), revision: int = 0) -> Operation:
+        """The outcome is known."""
+        assert self.outcome == PENDING, "an operation ends once"
+        self.outcome, self.returned, self.result, self.revision = outcome, returned, result, revision
+        return self
+
+    def __repr__(self) -> str:
+        level = "" if self.level is None else f" {self.level}"
+        ended = f"…{self.returned / 1e6:.6f}" if self.returned else "…"
+        return (
+            f"client {self.client} {self.invoked / 1e6:.6f}{ended} {self.kind}{level} {self.args} -> "
+            f"{self.outcome} {self.result} {self.error}@{self.revision}"
+        )

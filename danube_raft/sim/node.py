@@ -1,0 +1,248 @@
+"""One node: the real handlers of its three processes, its disk, its clocks, and where its messages go.
+
+- Messages between the three keep their order and are never lost, but take time; they travel packed, as over sockets.
+- The three share one fate: when one ends, the others end with it, a little later, and the node starts again under the
+  next boot epoch. What was not synced may be gone then; the disk, the epoch and the clocks stay.
+- Facts are told to the checks where messages pass an edge.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from danube_raft.config import Config
+from danube_raft.kv.machine import Machine
+from danube_raft.node.consensus import Consensus
+from danube_raft.node.endpoints import Envelope, FromClient, FromPeer, OpenPort, ToPeer, Unsent
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, Handler
+from danube_raft.node.identity import Identity
+from danube_raft.node.kv_server import KvServer
+from danube_raft.node.log_writer import LogWriter
+from danube_raft.sim.checks.facts import Applied, Booted, Delivered, Fact, Issued, Sent, Synced, Told
+from danube_raft.sim.disk import Disk
+from danube_raft.sim.network import Network
+from danube_raft.sim.process import Clock, Process
+from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.trace import Trace
+from danube_raft.wire import local, peer
+from danube_raft.wire.entry import Founding
+
+_BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
+_PEER_ENVELOPE: Envelope = (b"peer", b"")
+_NOBODY: list[tuple[str, Any]] = []
+
+
+class Surroundings(NamedTuple):
+    """What a node lives in."""
+
+    schedule: Schedule
+    trace: Trace
+    network: Network
+    tell: Callable[[Fact], None]
+    reply: Callable[[int, Envelope, bytes], None]
+    """Takes (node id, envelope, body): an answer to a client."""
+
+
+class SeenKvServer(KvServer):
+    """The real handler; its state may be looked at."""
+
+    @property
+    def machine(self) -> Machine:
+        """The replicated state."""
+        return self._machine
+
+
+class Node:
+    """One node of the world. `boot` starts it; `crash` ends it."""
+
+    def __init__(
+        self, node_id: int, config: Config, founding: Founding, around: Surroundings, source: random.Random
+    ) -> None:
+        self.node_id = node_id
+        self.disk = Disk(source, lambda write: around.tell(Synced(node_id, write)))
+        self.up = False
+        self.open = False
+        """Whether clients are served."""
+        self.boots = 0
+        self.role = local.Role("starting", 0, 0, 0, 0, 0)
+        """As consensus last told it."""
+        self.wall_offset_ms = source.randrange(-10_000, 10_000)
+        self._config = config
+        self._founding = founding
+        self._around = around
+        self._random = source
+        self._clock = Clock(around.schedule, source)
+        self._processes: dict[str, Process] = {}
+        self._arrivals: dict[tuple[str, str], int] = {}
+        self._kv: SeenKvServer | None = None
+
+    @property
+    def machine(self) -> Machine:
+        """The state machine of this boot."""
+        assert self._kv is not None
+        return self._kv.machine
+
+    def _wall_clock_ms(self) -> int:
+        return 1_700_000_000_000 + self._around.schedule.now // MS + self.wall_offset_ms
+
+    # ---------------------------------------------------------------- life
+
+    def boot(self) -> None:
+        """Start the three processes under the next boot epoch."""
+        assert not self.up
+        self.boots += 1
+        around, config = self._around, self._config
+        identity = Identity(self.node_id, self._founding.cluster_id, self.boots)
+        around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
+        around.tell(Booted(self.node_id, self.boots))
+        self.up, self.open = True, False
+        self._kv = SeenKvServer(config, identity, Counter(), 3)
+        handlers: dict[str, Handler] = {
+            LOG: LogWriter(self.disk, config, 1),
+            CONSENSUS: Consensus(
+                config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
+            ),
+            KV: self._kv,
+        }
+        self._arrivals = {}
+        self._processes = {
+            name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
+            for name, handler in handlers.items()
+        }
+        writer = self._processes[LOG]
+        writer.sync_us, writer.finish = self.disk.sync_us, self.disk.finish
+        writer.failed = self._process_ended
+        around.network.unreachable.discard(self.node_id)
+        for process in self._processes.values():
+            process.start(self._random.randrange(1, 100 * MS))
+
+    def crash(self) -> None:
+        """Everything stops at once."""
+        if not self.up:
+            return
+        around = self._around
+        around.trace.add(around.schedule.now, "crash", self.node_id)
+        self.up = self.open = False
+        for process in self._processes.values():
+            process.alive = False
+        around.network.unreachable.add(self.node_id)
+        self.disk.crash()
+
+    def kill(self, name: str) -> None:
+        """One process is killed; the supervisor ends the others and starts all three again."""
+        if self.up:
+            self._around.trace.add(self._around.schedule.now, "kill", self.node_id, name)
+            self._processes[name].alive = False
+            self._process_ended()
+
+    def _process_ended(self) -> None:
+        boot = self.boots
+        self._around.schedule.after(self._random.randrange(1, 50 * MS), self._restart, boot)
+
+    def _restart(self, boot: int) -> None:
+        if self.up and self.boots == boot:
+            self.crash()
+            self._around.schedule.after(self._random.randrange(100 * MS, SECOND), self.boot_again, boot)
+
+    def boot_again(self, boot: int) -> None:
+        """Start, unless somebody else has done it since that boot."""
+        if not self.up and self.boots == boot:
+            self.boot()
+
+    def pause(self, name: str) -> None:
+        """SIGSTOP for one process."""
+        if self.up:
+            self._processes[name].pause()
+
+    def resume(self) -> None:
+        """SIGCONT for all."""
+        if self.up:
+            for process in self._processes.values():
+                process.resume()
+
+    # ---------------------------------------------------------------- messages
+
+    def from_peer(self, frame: bytes) -> None:
+        """A frame of another node has arrived."""
+        if self.up:
+            header, message = peer.unpack(frame)
+            self._processes[CONSENSUS].deliver([(PEERS, FromPeer(_PEER_ENVELOPE, header, message))])
+
+    def from_client(self, envelope: Envelope, body: bytes) -> None:
+        """A body of a client has arrived."""
+        if self.open:
+            self._processes[KV].deliver([(CLIENTS, FromClient(envelope, body))])
+
+    def _emit(self, name: str, said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Send everything; returns what links did not take."""
+        between: dict[str, list[local.Message]] = {}
+        trouble = _NOBODY
+        for edge, message in said:
+            if edge in self._processes:
+                between.setdefault(edge, []).append(message)
+                self._tell(name, edge, message)
+            elif edge == LINKS:
+                if isinstance(message, ToPeer) and not self._send(message):
+                    trouble = [*trouble, (LINKS, Unsent(*message))]
+            elif edge == CLIENTS:
+                self._answer(message)
+        for edge, messages in between.items():
+            self._pass_on(name, edge, messages)
+        return trouble
+
+    def _tell(self, name: str, edge: str, message: local.Message) -> None:
+        tell = self._around.tell
+        if isinstance(message, local.Write):
+            tell(Issued(self.node_id, message))
+        elif isinstance(message, local.Role) and edge == KV:
+            self.role = message
+            self._around.trace.add(self._around.schedule.now, "role", self.node_id, *message[:3])
+            tell(Told(self.node_id, message))
+        elif isinstance(message, local.Committed):
+            if message.entries:
+                tell(Delivered(self.node_id, message.entries))
+        elif isinstance(message, local.Applied) and name == KV:
+            tell(Applied(self.node_id, message.index))
+
+    def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
+        frame = b"".join([local.pack(self.boots, message) for message in messages])
+        now = self._around.schedule.now
+        self._around.trace.add(now, "local", self.node_id, name, edge, crc32(frame))
+        arrives_at = max(now + 30 + int(self._random.random() * 100), self._arrivals.get((name, edge), 0))
+        self._arrivals[name, edge] = arrives_at
+        self._around.schedule.at(arrives_at, self._arrive, self._processes[edge], name, frame)
+
+    @staticmethod
+    def _arrive(process: Process, sender: str, frame: bytes) -> None:
+        if process.alive:
+            process.deliver([(sender, message) for _, message in local.unpack(frame)])
+
+    def _send(self, to_peer: ToPeer) -> bool:
+        header, message = to_peer
+        around = self._around
+        frame = peer.pack(header, message)
+        lane = 1 if isinstance(message, _BULK) else 0
+        taken = around.network.send(self.node_id, header.receiver, frame, lane)
+        around.trace.add(
+            around.schedule.now,
+            "peer",
+            self.node_id,
+            header.receiver,
+            type(message).__name__,
+            crc32(frame),
+            taken,
+        )
+        if taken:
+            around.tell(Sent(header, message))
+        return taken
+
+    def _answer(self, message: Any) -> None:
+        if isinstance(message, OpenPort):
+            self.open = True
+            self._around.trace.add(self._around.schedule.now, "open", self.node_id)
+        else:
+            self._around.reply(self.node_id, *message)

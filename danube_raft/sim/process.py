@@ -1,0 +1,163 @@
+"""One process of a node in virtual time: what `node/loop.py` does with sockets, done with planned events.
+
+- A turn begins some time after something arrived or a timer was due, takes all that waits, and takes time itself; the
+  next one begins after it. What the handler says in a turn leaves at its end.
+- A paused process (SIGSTOP) takes no turns; what arrives waits, and after it is resumed it is seen before any timer.
+- The log-writer's turn lasts as long as its syncs: what it says leaves when they are over, and not if the node is
+  gone by then.
+
+Where messages go is the node's business.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from danube_raft.errors import Fatal
+from danube_raft.node.handler import Handler
+from danube_raft.sim.schedule import MS, SECOND, Schedule
+
+Emit = Callable[[str, list[tuple[str, Any]]], list[tuple[str, Any]]]
+"""Takes (process name, what it says); returns what did not get through, with the edge that says so."""
+
+DRAIN_MESSAGES = 1_000
+
+
+class Clock:
+    """A node's monotonic clock in ms: it began at some moment of its own."""
+
+    __slots__ = ("_offset_us", "_schedule")
+
+    def __init__(self, schedule: Schedule, source: random.Random) -> None:
+        self._schedule = schedule
+        self._offset_us = source.randrange(1_000_000 * SECOND)
+
+    def read(self) -> int:
+        """Now."""
+        return (self._schedule.now + self._offset_us) // MS
+
+    def time_of(self, ms: int) -> int:
+        """The virtual time at which this clock will show `ms`, or now if it has passed."""
+        return max(ms * MS - self._offset_us, self._schedule.now)
+
+
+class Process:
+    """Drives one handler. `wait_us`: time from a reason for a turn to its begin, on average."""
+
+    def __init__(
+        self, schedule: Schedule, source: random.Random, clock: Clock, handler: Handler, name: str, emit: Emit
+    ) -> None:
+        self.name = name
+        self.handler = handler
+        self.alive = True
+        self.turns = 0
+        self._schedule = schedule
+        self._random = source
+        self._clock = clock
+        self._emit = emit
+        self._queue: list[tuple[str, Any]] = []
+        self._turn_at: int | None = None
+        self._free_at = 0
+        self._paused = False
+        self._started = False
+        self._busy = False
+        self.sync_us: Callable[[int], int] | None = None
+        """For the log-writer: how long the syncs of a turn take."""
+        self.finish: Callable[[], None] = lambda: None
+        """For the log-writer: its syncs are over."""
+        self.failed: Callable[[], None] = lambda: None
+        """The handler has raised Fatal: the process ends, and with it the node."""
+
+    def start(self, delay_us: int) -> None:
+        """Let the process begin in a while."""
+        self._schedule.after(delay_us, self._start)
+
+    def _start(self) -> None:
+        if not self.alive:
+            return
+        if self._paused:
+            self._schedule.after(10 * MS, self._start)
+            return
+        self._started = True
+        self.handler.start(self._clock.read())
+        self._finish_turn()
+
+    def deliver(self, messages: list[tuple[str, Any]]) -> None:
+        """(edge, message) pairs have arrived."""
+        if self.alive:
+            self._queue += messages
+            self._want_turn(self._schedule.now + 10 + int(self._random.random() * 40))
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._paused = False
+        self._turn_at = None
+        self._want_turn(self._schedule.now)
+
+    def _want_turn(self, time: int) -> None:
+        if not self._started or self._paused or self._busy:
+            return
+        time = max(time, self._free_at)
+        if self._turn_at is None or time < self._turn_at:
+            self._turn_at = time
+            self._schedule.at(time, self._turn, time)
+
+    def _turn(self, planned_at: int) -> None:
+        if planned_at != self._turn_at or not self.alive or self._paused:
+            return
+        self._turn_at = None
+        self.turns += 1
+        handler, now = self.handler, self._clock.read()
+        taken, self._queue = self._queue[:DRAIN_MESSAGES], self._queue[DRAIN_MESSAGES:]
+        for edge, message in taken:
+            handler.receive(edge, message, now)
+        try:
+            handler.turn(now)
+        except Fatal:
+            self.alive = False
+            self.failed()
+            return
+        self._finish_turn()
+
+    def _finish_turn(self) -> None:
+        outbox = self.handler.outbox
+        if self.sync_us is not None and outbox:
+            said = list(outbox)
+            outbox.clear()
+            self._busy = True
+            self._schedule.after(self.sync_us(self._schedule.now), self._sync_over, said)
+            return
+        self._free_at = self._schedule.now + 20 + int(self._random.random() * 60)
+        if outbox:
+            self._say(list(outbox))
+        self._plan_next()
+
+    def _sync_over(self, said: list[tuple[str, Any]]) -> None:
+        if not self.alive:
+            return
+        if self._paused:
+            # The kernel finishes the sync; the process says nothing before it runs again.
+            self._schedule.after(MS, self._sync_over, said)
+            return
+        self._busy = False
+        self.finish()
+        self._say(said)
+        self._plan_next()
+
+    def _say(self, said: list[tuple[str, Any]]) -> None:
+        self.handler.outbox.clear()
+        for edge, trouble in self._emit(self.name, said):
+            self.handler.receive(edge, trouble, self._clock.read())
+
+    def _plan_next(self) -> None:
+        if self._queue:
+            self._want_turn(self._schedule.now)
+        timer = self.handler.next_timer()
+        if timer is not None:
+            self._want_turn(self._clock.time_of(timer))

@@ -1,0 +1,112 @@
+"""Runs one seed and says what came of it; says how to repeat it when it fails.
+
+A run that proves nothing is a failure of the simulator, not a pass: too few operations that succeeded, no leader, no
+fault. Whether each kind of fault had an effect shows over many seeds, see `check_coverage`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from danube_raft.sim.history import OK
+from danube_raft.sim.settings import Options
+from danube_raft.sim.world import World
+
+OPERATIONS_MIN = 10
+
+
+class Idle(AssertionError):
+    """The run was too quiet to show anything."""
+
+
+class Report(NamedTuple):
+    """What happened in one world. `effects` counts faults begun and what they did."""
+
+    seed: int
+    nodes: int
+    virtual_s: float
+    operations: int
+    succeeded: int
+    elections: int
+    effects: Counter[str]
+    trace: str
+
+
+def command(options: Options) -> str:
+    """What repeats this world."""
+    nodes = f" --nodes {options.nodes}" if options.nodes else ""
+    return f"scripts/simulate --seed {options.seed}{nodes} --minutes {options.seconds / 60:g} --trace"
+
+
+def simulate(options: Options, echo: Callable[[str], None] | None = None) -> Report:
+    """Run one world. What is raised carries the last events and the command that repeats it."""
+    world = World(options, echo)
+    try:
+        world.run()
+        report = _report(world)
+        _check_activity(report)
+    except Exception as error:
+        error.add_note(
+            f"seed {options.seed}, {world.settings.nodes} nodes, at {world.schedule.now / 1e6:.6f} virtual seconds; "
+            f"faults: {dict(world.nemesis.done)}; the last events:\n{world.trace.last()}\n"
+            f"repeat with: {command(options)}"
+        )
+        raise
+    return report
+
+
+def _report(world: World) -> Report:
+    operations = world.operations
+    effects = world.nemesis.done + world.network.counts
+    effects["boots"] = sum(node.boots for node in world.nodes.values()) - len(world.nodes)
+    effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
+    effects["leases_seen_gone"] = world.checks.ttl.seen_gone
+    effects["leases_seen_alive"] = world.checks.ttl.seen_alive
+    effects["session_reads"] = world.checks.sessions.reads
+    effects["uncertain"] = sum(operation.outcome == "uncertain" for operation in operations)
+    effects["swapped"] = sum(
+        o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
+    )
+    return Report(
+        world.options.seed,
+        world.settings.nodes,
+        world.schedule.now / 1e6,
+        len(operations),
+        sum(operation.outcome == OK for operation in operations),
+        world.checks.completeness.elections,
+        effects,
+        world.trace.digest(),
+    )
+
+
+def _check_activity(report: Report) -> None:
+    if report.succeeded < OPERATIONS_MIN:
+        raise Idle(f"only {report.succeeded} of {report.operations} operations succeeded")
+    if not report.elections:
+        raise Idle("nobody ever led")
+    if report.effects.total() == 0:
+        raise Idle("nothing was disturbed")
+
+
+NEEDED = (
+    "crash", "blackout", "kill", "pause", "slow_disk", "hang_disk", "fail_disk", "wall_clock", "cut_client", "isolate",
+    "divide", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
+    "leases_seen_alive", "session_reads", "uncertain", "swapped",
+)  # fmt: skip
+"""What must have happened in some of many worlds."""
+
+
+def check_coverage(reports: Iterable[Report]) -> None:
+    """Over a good number of seeds every kind of fault was made and had its effect. Raises Idle."""
+    found: Counter[str] = Counter()
+    changes = 0
+    for report in reports:
+        found += report.effects
+        changes += report.elections > 1
+    missing = [name for name in NEEDED if not found[name]]
+    if missing:
+        raise Idle(f"in no world: {', '.join(missing)}")
+    if not changes:
+        raise Idle("no leader was ever followed by another")

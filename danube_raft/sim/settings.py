@@ -1,0 +1,70 @@
+"""What one seed decides before anything happens: the size of the cluster, its settings, its clients.
+
+Windows and caches are small in many worlds, so that their limits are met within seconds; timings are the product's own
+or a faster set of the same proportions.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import NamedTuple
+
+from danube_raft.config import Config
+
+NODES_MAX = 5
+
+
+class Options(NamedTuple):
+    """One world. `nodes` 0: the seed chooses from 1 to `NODES_MAX`, three most often. `seconds`: virtual time with
+    faults; the end, without faults, comes on top."""
+
+    seed: int
+    nodes: int = 0
+    seconds: float = 15.0
+
+
+class Settings(NamedTuple):
+    """What was chosen."""
+
+    nodes: int
+    config: Config
+    clients: int
+    keys: int
+    rate: float
+    padding_bytes: int
+
+
+def choose(options: Options) -> Settings:
+    """The world of this seed."""
+    source = random.Random(f"{options.seed}/settings")  # noqa: S311 -- a seed has to repeat
+    nodes = options.nodes or source.choice((1, 2, 3, 3, 3, 3, 3, 4, 5))
+    config = Config()
+    if source.random() < 0.5:
+        config = replace(
+            config,
+            heartbeat_ms=50,
+            election_min_ms=300,
+            election_max_ms=600,
+            retry_min_ms=20,
+            retry_max_ms=100,
+        )
+    if source.random() < 0.5:
+        config = replace(
+            config,
+            append_max_bytes=source.choice((300, 2_000)),
+            log_cache_bytes=source.choice((600, 20_000)),
+            read_log_max_bytes=source.choice((400, 5_000)),
+            unapplied_max_bytes=source.choice((1_200, 20_000)),
+            unacked_write_max_bytes=source.choice((1_000, 20_000)),
+            inflight_max_messages=source.choice((1, 3, 64)),
+            uncommitted_max_bytes=source.choice((3_000, 1_000_000)),
+        )
+    return Settings(
+        nodes,
+        config,
+        clients=source.randint(2, 6),
+        keys=source.randint(1, 4),
+        rate=source.choice((5.0, 20.0, 20.0, 60.0)),
+        padding_bytes=source.choice((0, 0, 200, 3_000)),
+    )

@@ -1,0 +1,125 @@
+"""What clients ask for: writes and reads of every kind over few keys, so that they meet.
+
+- Every value is written once, so a value names the operation that wrote it. (A renewal repeats the value of its key.)
+- `/k/…` are registers: put, compare_and_swap, delete, and reads of every level. `/ttl/…` have an owner each, who alone
+  writes and reads them, with one TTL. `ids` is a counter.
+- A client does one operation after the other, with pauses; several of them run beside each other.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from danube_raft.sim.client import Client
+from danube_raft.sim.history import OK, Operation
+from danube_raft.sim.schedule import SECOND, Schedule
+from danube_raft.wire.client import LINEARIZABLE, STALE
+
+COUNTER = "ids"
+TTL_MAX_MS = 3_000
+
+_OPERATIONS = (
+    ("put", 22), ("get", 12), ("get linearizable", 18), ("get stale", 5), ("swap", 15), ("delete", 5),
+    ("allocate", 8), ("ttl", 15),
+)  # fmt: skip
+
+
+class Workload:
+    """Keeps all clients busy until `stop`. `rate`: operations per second, all clients together."""
+
+    def __init__(
+        self, schedule: Schedule, source: random.Random, keys: int, rate: float, padding_bytes: int
+    ) -> None:
+        self.keys = tuple(f"/k/{number}" for number in range(keys))
+        self._schedule = schedule
+        self._random = source
+        self._rate = rate
+        self._padding_bytes = padding_bytes
+        self._clients: dict[int, Client] = {}
+        self._seen: dict[tuple[int, str], Any] = {}
+        self._leased: dict[int, tuple[str, bytes, int]] = {}
+        self._written = 0
+        self._running = True
+
+    def add(self, client: Client) -> None:
+        """Let this client work too."""
+        self._clients[client.number] = client
+        self._schedule.after(self._pause(), self._next, client)
+
+    def stop(self) -> None:
+        """No new operations from now on."""
+        self._running = False
+
+    def value(self, client: Client) -> bytes:
+        """One that nobody has written before."""
+        self._written += 1
+        padding = b"." * (self._random.randrange(self._padding_bytes) if self._padding_bytes else 0)
+        return b"%d.%d" % (client.number, self._written) + padding
+
+    def ended(self, operation: Operation) -> None:
+        """The client of this operation is free for the next one."""
+        if operation.client not in self._clients:
+            return
+        self._learn(operation)
+        if self._running:
+            self._schedule.after(self._pause(), self._next, self._clients[operation.client])
+
+    def _pause(self) -> int:
+        return round(self._random.expovariate(self._rate / max(1, len(self._clients))) * SECOND)
+
+    def _learn(self, operation: Operation) -> None:
+        if operation.outcome == OK and operation.kind == "get":
+            record = operation.result[0]
+            if operation.key.startswith("/k/"):
+                self._seen[operation.client, operation.key] = record
+            elif record is None:
+                # Gone: the next one gets another name.
+                self._leased.pop(operation.client, None)
+
+    # ---------------------------------------------------------------- the next operation
+
+    def _next(self, client: Client) -> None:
+        if not self._running or client.busy:
+            return
+        names = [name for name, _ in _OPERATIONS]
+        name = self._random.choices(names, [weight for _, weight in _OPERATIONS])[0]
+        key = self._random.choice(self.keys)
+        timeout_ms = self._random.choice((300, 1_000, 5_000, 5_000))
+        if name == "put":
+            client.begin("put", (key, self.value(client)), None, timeout_ms)
+        elif name == "delete":
+            client.begin("delete", (key,), None, timeout_ms)
+        elif name == "allocate":
+            client.begin("allocate_id", (COUNTER, self._random.randrange(1, 4)), None, timeout_ms)
+        elif name == "swap":
+            self._swap(client, key, timeout_ms)
+        elif name == "ttl":
+            self._ttl(client, timeout_ms)
+        else:
+            level: str | int | None = None
+            if name == "get linearizable":
+                level = LINEARIZABLE
+            elif name == "get stale":
+                level = self._random.choice((STALE, 100, 3_000))
+            client.begin("get", (key,), level, timeout_ms)
+
+    def _swap(self, client: Client, key: str, timeout_ms: int) -> None:
+        """Expect what this client saw last, by value or by revision; the checks are told the value."""
+        record = self._seen.get((client.number, key))
+        new = self.value(client)
+        known = None if record is None else record[1]
+        expected = record[3] if record is not None and self._random.random() < 0.4 else known
+        client.begin("compare_and_swap", (key, expected, new), None, timeout_ms, (key, known, new))
+
+    def _ttl(self, client: Client, timeout_ms: int) -> None:
+        leased = self._leased.get(client.number)
+        if leased is None:
+            value = self.value(client)
+            leased = (f"/ttl/{client.number}/{self._written}", value, self._random.randrange(200, TTL_MAX_MS))
+            self._leased[client.number] = leased
+        elif self._random.random() < 0.6:
+            level = LINEARIZABLE if self._random.random() < 0.5 else None
+            client.begin("get", (leased[0],), level, timeout_ms)
+            return
+        client.begin("put_with_ttl", leased, None, timeout_ms)

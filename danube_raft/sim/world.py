@@ -1,0 +1,184 @@
+"""One world: nodes, network, disks, clients and faults, all from one seed, with every check watching.
+
+First faults, then they end and progress is demanded: a leader within `LEADER_TIMEOUTS` election timeouts, every node
+serves, all replicas equal the committed log, no lease outlives its time for long. The checks on the whole history come
+last. Nothing here reads a clock or a source of randomness of the machine that it runs on.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from danube_raft.node.endpoints import Envelope
+from danube_raft.sim.checks.all import Checks
+from danube_raft.sim.checks.facts import Ended, Violation
+from danube_raft.sim.checks.once import check_once
+from danube_raft.sim.checks.registers import check_registers
+from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
+from danube_raft.sim.checks.unique_ids import check_unique_ids
+from danube_raft.sim.client import Client
+from danube_raft.sim.history import OK, Operation
+from danube_raft.sim.nemesis import Nemesis
+from danube_raft.sim.network import Network
+from danube_raft.sim.node import Node, Surroundings
+from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.settings import Options, choose
+from danube_raft.sim.trace import Trace
+from danube_raft.sim.workload import TTL_MAX_MS, Workload
+from danube_raft.wire.client import LINEARIZABLE
+from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_configuration
+
+CLUSTER_ID = 77
+LEADER_TIMEOUTS = 5
+LOOK_MS = 10
+"""Between two looks at whether a demand is met."""
+
+
+class World:
+    """A cluster from its first boot to the last check."""
+
+    def __init__(self, options: Options, echo: Callable[[str], None] | None = None) -> None:
+        self.options = options
+        self.settings = settings = choose(options)
+        self.schedule = Schedule()
+        self.trace = Trace(echo)
+        ids = tuple(range(1, settings.nodes + 1))
+        self.checks = Checks(ids)
+        self.network = Network(self.schedule, self._source("network"), ids, self._to_node)
+        around = Surroundings(self.schedule, self.trace, self.network, self.checks.tell, self._to_client)
+        members = tuple(Member(i, VOTER, f"node{i}:7650", f"node{i}:7750") for i in ids)
+        founding = Founding(CLUSTER_ID, ids[0], pack_configuration(Configuration(members)), 1)
+        self.nodes = {i: Node(i, settings.config, founding, around, self._source(f"node {i}")) for i in ids}
+        self._by_endpoint = {member.client_addr: self.nodes[member.node_id] for member in members}
+        self._client_source = self._source("clients")
+        self.workload = Workload(
+            self.schedule, self._source("workload"), settings.keys, settings.rate, settings.padding_bytes
+        )
+        self.nemesis = Nemesis(
+            self.schedule, self._source("nemesis"), list(self.nodes.values()), self.network, settings.clients
+        )
+        self._clients: dict[Envelope, Client] = {}
+
+    def _source(self, name: str) -> random.Random:
+        """Each part has its own numbers, so that a change to one leaves the others' as they were."""
+        return random.Random(f"{self.options.seed}/{name}")  # noqa: S311 -- a seed has to repeat
+
+    @property
+    def operations(self) -> list[Operation]:
+        """All operations of all clients."""
+        return [operation for client in self._clients.values() for operation in client.operations]
+
+    # ---------------------------------------------------------------- running
+
+    def run(self) -> None:
+        """All of it. Raises Violation, or whatever the product raises."""
+        starts = self._source("starts")
+        for node in self.nodes.values():
+            self.schedule.after(
+                round(starts.choice((0.001, 0.1, 3.0)) * starts.random() * SECOND), node.boot_again, 0
+            )
+        for number in range(self.settings.clients):
+            self.workload.add(self._new_client(number))
+        self.nemesis.start(calm_at=round(self.options.seconds / 2 * SECOND))
+        self.schedule.run_until(round(self.options.seconds * SECOND))
+        self._heal()
+        self._demand_progress()
+        self._check_history()
+
+    def _heal(self) -> None:
+        self.trace.add(self.schedule.now, "heal")
+        # A sync that hangs ends when the disk says so.
+        hung_until = max(node.disk.busy_until for node in self.nodes.values())
+        self.nemesis.stop()
+        self.workload.stop()
+        self.schedule.run_until(max(self.schedule.now, hung_until))
+
+    def _demand_progress(self) -> None:
+        config = self.settings.config
+        self._wait("a leader that all know", LEADER_TIMEOUTS * config.election_max_ms, self._has_leader)
+        self._wait(
+            "every client's last answer", 10_000, lambda: not any(c.busy for c in self._clients.values())
+        )
+        for place in range(len(self.nodes)):
+            self._probe(place)
+        self._wait("all replicas at the end of the log", 10_000, self._is_level)
+        self._wait("no lease left", TTL_MAX_MS + 10_000, self._no_leases)
+        self._wait("all replicas at the end of the log", 10_000, self._is_level)
+
+    def _wait(self, what: str, limit_ms: int, is_met: Callable[[], bool]) -> None:
+        end = self.schedule.now + limit_ms * MS
+        while not is_met():
+            if self.schedule.now >= end:
+                raise Violation(f"no progress after the faults ended: waited {limit_ms} ms for {what}")
+            self.schedule.run_until(self.schedule.now + LOOK_MS * MS)
+
+    def _has_leader(self) -> bool:
+        roles = [node.role for node in self.nodes.values()]
+        return len({(role.term, role.leader_id) for role in roles}) == 1 and roles[0].leader_id != 0
+
+    def _is_level(self) -> bool:
+        committed = len(self.checks.view.committed)
+        return all(node.machine.applied_index == committed for node in self.nodes.values())
+
+    def _no_leases(self) -> bool:
+        return all(len(node.machine.leases) == 0 for node in self.nodes.values())
+
+    def _probe(self, place: int) -> None:
+        """This node takes a write, and reads every key as it is now."""
+        client = self._new_client(self.settings.clients + place)
+        requests = [("put", (key, self.workload.value(client)), None) for key in self.workload.keys[:1]]
+        reads = [("get", (key,), LINEARIZABLE) for key in self.workload.keys]
+        for op, args, level in [*requests, *reads]:
+            client.begin(op, args, level, 5_000, endpoint=place)
+            self._wait(f"{op} at node {place + 1}", 6_000, lambda: not client.busy)
+            if client.operations[-1].outcome != OK:
+                raise Violation(f"node {place + 1} does not serve: {client.operations[-1]}")
+
+    def _check_history(self) -> None:
+        operations, committed = self.operations, self.checks.view.committed
+        reference = replay(committed)
+        check_replicas({i: node.machine for i, node in self.nodes.items()}, reference)
+        check_reads(operations, reference)
+        check_once(operations, reference.history.events)
+        check_unique_ids(operations)
+        check_registers(operations)
+
+    # ---------------------------------------------------------------- messages
+
+    def _to_node(self, receiver: int, frame: bytes) -> None:
+        self.nodes[receiver].from_peer(frame)
+
+    def _new_client(self, number: int) -> Client:
+        source = self._client_source
+        names = list(self._by_endpoint)
+        if number < self.settings.clients:
+            source.shuffle(names)
+        client = Client(
+            number, tuple(names), self.schedule, self._source(f"client {number}"), self._transmit, self._ended
+        )
+        self._clients[client.envelope] = client
+        return client
+
+    def _transmit(self, number: int, endpoint: str, body: bytes) -> bool:
+        node = self._by_endpoint[endpoint]
+        if not node.open:
+            return False
+        if (number, node.node_id) not in self.nemesis.client_cuts:
+            latency = 100 + int(self._client_source.expovariate(1 / 200))
+            self.schedule.after(latency, node.from_client, (b"client-%d" % number, b""), body)
+        return True
+
+    def _to_client(self, node_id: int, envelope: Envelope, body: bytes) -> None:
+        client = self._clients[envelope]
+        if (client.number, node_id) not in self.nemesis.client_cuts:
+            latency = 100 + int(self._client_source.expovariate(1 / 200))
+            self.schedule.after(latency, client.reply, body)
+
+    def _ended(self, operation: Operation) -> None:
+        self.trace.add(
+            self.schedule.now, "client", operation.client, operation.kind, operation.key, operation.outcome,
+            operation.revision,
+        )  # fmt: skip
+        self.checks.tell(Ended(operation))
+        self.workload.ended(operation)
