@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,24 +142,69 @@ CASES: dict[str, Case] = {
 }
 
 
+class Clusters:
+    """One cluster for all cases without proxies and one for those with; a case that failed leaves none behind."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._running: dict[bool, RealCluster] = {}
+        self._started = 0
+
+    def get(self, proxied: bool) -> RealCluster:
+        """A running one."""
+        if proxied not in self._running:
+            self._started += 1
+            directory = self._directory / f"cluster{self._started}"
+            directory.mkdir()
+            self._running[proxied] = RealCluster(directory, proxied=proxied).__enter__()
+        return self._running[proxied]
+
+    def discard(self, proxied: bool) -> None:
+        """Whatever it is in now, the next case starts with a new one."""
+        if proxied in self._running:
+            self._running.pop(proxied).close()
+
+    def close(self) -> None:
+        """All of them, and nothing is left."""
+        clusters = list(self._running.values())
+        for proxied in list(self._running):
+            self.discard(proxied)
+        assert not any(cluster.survivors() for cluster in clusters)
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    running = Clusters(tmp_path_factory.mktemp("faults"))
+    try:
+        yield running
+    finally:
+        running.close()
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.timeout(60 + ROUND_S * ROUNDS, method="signal")
-def test_a_fault_loses_nothing_doubles_nothing_and_is_soon_over(name: str, tmp_path: Path) -> None:
+def test_a_fault_loses_nothing_doubles_nothing_and_is_soon_over(name: str, clusters: Clusters) -> None:
     case = CASES[name]
-    with RealCluster(tmp_path, proxied=case.proxied) as cluster:
-        history = History("faults", cluster.endpoints)
-        try:
-            history.start()
-            took = [strike(case, cluster, history) for _ in range(ROUNDS)]
-            history.finish()
-        finally:
-            history.close()
-        report(name, took, history)
-        check_history(history)
-        assert history.errors() == []
-        if case.next_write_max_s is not None:
-            assert max(one.next_write for one in took) <= case.next_write_max_s, took
-    assert cluster.survivors() == []
+    try:
+        run(name, case, clusters.get(case.proxied))
+    except BaseException:
+        clusters.discard(case.proxied)
+        raise
+
+
+def run(name: str, case: Case, cluster: RealCluster) -> None:
+    history = History(name, cluster.endpoints)
+    try:
+        history.start()
+        took = [strike(case, cluster, history) for _ in range(ROUNDS)]
+        history.finish()
+    finally:
+        history.close()
+    report(name, took, history)
+    check_history(history)
+    assert history.errors() == []
+    if case.next_write_max_s is not None:
+        assert max(one.next_write for one in took) <= case.next_write_max_s, took
 
 
 def strike(case: Case, cluster: RealCluster, history: History) -> Took:
