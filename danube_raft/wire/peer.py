@@ -70,8 +70,11 @@ class AppendEntries(NamedTuple):
 
 
 class AppendReply(NamedTuple):
-    """`success`: the log matches the leader's up to `match_index`, durably. Else the follower's hint: the entry of
-    the greatest index ≤ the refused one that may match. `counted` false: flow control only (SUSPECT)."""
+    """`success`: the log matches the leader's up to `match_index`, durably.
+
+    Else `match_index` is the refused `prev_index`, by which the leader tells a late refusal from a new one, and the
+    hint is the entry of the greatest index ≤ that one that may match. `counted` false: flow control only (SUSPECT).
+    """
 
     success: bool
     match_index: int

@@ -235,3 +235,23 @@ def test_one_way_cuts_leave_a_leader_that_commits(cut: set[tuple[int, int]]) -> 
     term = cluster[leader].term
     cluster.run(10_000)
     assert (cluster[leader].role, cluster[leader].term) == ("leader", term)
+
+
+def test_voters_with_slow_disks_still_elect() -> None:
+    """Not in the paper: a vote is only good when it is durable. A candidate that nobody refuses waits longer each
+    time, else each new term would take away the vote that was just being written."""
+    cluster = Cluster(3)
+    cluster.down = {3}
+    cluster.silent = {2}
+    node = cluster.world.nodes[2]
+    under_way = 0
+    for _ in range(30):
+        cluster.run(400)
+        # A sync covers what was there when it began, 400 ms ago.
+        for _ in range(under_way):
+            node.sync()
+            cluster.look(node)
+        under_way = len(node.disk.pending)
+        cluster.settle()
+    assert [cluster[n].leader_id for n in (1, 2)] == [1, 1]
+    assert cluster[1].commit_index > 1
