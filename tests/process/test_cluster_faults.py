@@ -23,6 +23,7 @@ from typing import NamedTuple
 import pytest
 from history import History
 from history_checks import check_history
+from proxy import TO_TARGET
 from real_cluster import PROCESSES, ClusterNode, RealCluster, waited
 
 pytestmark = [pytest.mark.process]
@@ -129,6 +130,27 @@ def cut_leader(cluster: RealCluster) -> Undo:
     return cluster.heal
 
 
+def silence(
+    chosen: Callable[[RealCluster], tuple[ClusterNode, ClusterNode]],
+) -> Callable[[RealCluster], Undo]:
+    """From one node to another nothing arrives; the other way is open."""
+
+    def strike(cluster: RealCluster) -> Undo:
+        source, target = chosen(cluster)
+        proxy = cluster.proxies[target.name]
+        cluster.silence(source, target)
+        passed = proxy.passed_bytes(TO_TARGET, source.name)
+        assert passed > 0, f"{target.name} never heard of {source.name}: whose connections were they?"
+
+        def heal() -> None:
+            assert proxy.passed_bytes(TO_TARGET, source.name) == passed
+            cluster.heal()
+
+        return heal
+
+    return strike
+
+
 CASES: dict[str, Case] = {
     "leader-supervisor": Case(kill_supervisor),
     **{f"leader-{role}": Case(kill_role(RealCluster.await_leader, role)) for role in PROCESSES},
@@ -139,6 +161,19 @@ CASES: dict[str, Case] = {
     "leader-deaf": Case(deafen_leader, lasts_s=CUT_S, proxied=True, next_write_max_s=None),
     "leader-cut": Case(cut_leader, lasts_s=CUT_S, proxied=True),
     "follower-black-holed": Case(black_hole_follower, lasts_s=CUT_S, proxied=True, new_term=False),
+    # Pre-vote: who hears no leader must not depose one that the others hear.
+    "follower-deaf": Case(
+        silence(lambda cluster: (cluster.await_leader(), cluster.follower())),
+        CUT_S,
+        proxied=True,
+        new_term=False,
+    ),
+    "follower-unheard": Case(
+        silence(lambda cluster: (cluster.follower(), cluster.await_leader())),
+        CUT_S,
+        proxied=True,
+        new_term=False,
+    ),
 }
 
 

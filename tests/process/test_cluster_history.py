@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 from history import OK, PUT, READ, REJECTED, SESSION_READ, SWAP, TAKE_ID, UNCERTAIN, Operation, Value
-from history_checks import check_all
+from history_checks import Applied, check_all, check_registers
 
 from danube_raft import Event, Record
 from danube_raft.client.value import JSON
@@ -44,8 +44,8 @@ def operations() -> dict[str, Operation]:
     return {
         "put": Operation("c1", PUT, "/a", 1, 2, OK, put, put, 10, 1),
         "read": Operation("c2", READ, "/a", 3, 4, OK, None, put, 10, 1),
-        "swap": Operation("c2", SWAP, "/a", 5, 6, OK, swap, swap, 11, 2),
-        "lost": Operation("c1", SWAP, "/a", 5.5, 7, OK, value("c1", 2), swap, 11, 2),
+        "swap": Operation("c2", SWAP, "/a", 5, 6, OK, swap, swap, 11, 2, expected=10),
+        "lost": Operation("c1", SWAP, "/a", 5.5, 7, OK, value("c1", 2), swap, 11, 2, expected=10),
         "id": Operation("c2", TAKE_ID, "h", 7, 8, OK, id=7),
         "other": Operation("c1", PUT, "/b", 9, 10, OK, value("c1", 3), value("c1", 3), 13, 1),
         "refused": Operation("c1", PUT, "/b", 10, 11, REJECTED, value("c1", 4), error="Overloaded"),
@@ -128,3 +128,22 @@ def test_versions_that_do_not_count_are_noticed() -> None:
     told[1] = [event(11, "/a", 3, ("c2", 1))]
     with pytest.raises(AssertionError, match="do not count"):
         check(operations(), told, told)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("read", {"begun": 6.5, "ended": 6.8}),
+        ("read", {"begun": 0.1, "ended": 0.2}),
+        ("late", {"found": value("c1", 1)}),
+        ("swap", {"expected": 0}),
+        ("unanswered", {"begun": 16}),
+    ],
+)
+def test_values_alone_give_a_lie_away(name: str, change: dict[str, object]) -> None:
+    applied = Applied(changes())
+    check_registers(list(operations().values()), applied)
+    changed = operations()
+    changed[name] = changed[name]._replace(**change)  # type: ignore[arg-type]
+    with pytest.raises(AssertionError, match="no order explains"):
+        check_registers(list(changed.values()), applied)

@@ -39,7 +39,8 @@ Value = tuple[str, int]
 
 class Operation(NamedTuple):
     """One request. `wrote` is what it wants to store; `found` and `revision` are the value and mod_revision that are
-    there after it: those of its own write, or of the record that it read or lost to (None and 0: no record)."""
+    there after it: those of its own write, or of the record that it read or lost to (None and 0: no record).
+    `expected` is what a swap wants to find, by its revision (0: no record)."""
 
     client: str
     kind: str
@@ -52,6 +53,7 @@ class Operation(NamedTuple):
     revision: int = 0
     version: int = 0
     id: int = 0
+    expected: int = 0
     error: str = ""
 
     @property
@@ -124,7 +126,7 @@ class Recorder(threading.Thread):
                 return _seen(swapped.current)
             return {"found": value, "revision": swapped.revision, "version": swapped.version}
 
-        return self._done(SWAP, key, ask, value)
+        return self._done(SWAP, key, ask, value, known)
 
     def _take_id(self, _key: str) -> Operation:
         return self._done(
@@ -138,7 +140,12 @@ class Recorder(threading.Thread):
         return self._done(SESSION_READ, key, lambda: _seen(self._store.get(key)))
 
     def _done(
-        self, kind: str, key: str, ask: Callable[[], dict[str, Any]], wrote: Value | None = None
+        self,
+        kind: str,
+        key: str,
+        ask: Callable[[], dict[str, Any]],
+        wrote: Value | None = None,
+        expected: int = 0,
     ) -> Operation:
         begun = time.monotonic()
         try:
@@ -146,8 +153,10 @@ class Recorder(threading.Thread):
         except DanubeRaftError as error:
             outcome = UNCERTAIN if isinstance(error, Uncertain) else REJECTED
             name = f"{type(error).__name__}: {error.message}"
-            return Operation(self.name, kind, key, begun, time.monotonic(), outcome, wrote, error=name)
-        return Operation(self.name, kind, key, begun, time.monotonic(), OK, wrote, **told)
+            return Operation(
+                self.name, kind, key, begun, time.monotonic(), outcome, wrote, expected=expected, error=name
+            )
+        return Operation(self.name, kind, key, begun, time.monotonic(), OK, wrote, expected=expected, **told)
 
 
 def _seen(record: Record | None) -> dict[str, Any]:

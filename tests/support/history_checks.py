@@ -9,6 +9,7 @@ before something else began comes before it).
     writes          what was acknowledged is there, once, at the revision that was told; nothing was made up
     reads           what was read is what was there at the revision that it carries
     real time       writes, lost swaps, linearizable reads, and ids, agree with their order in real time
+    registers       the same for the first operations of each key, by a search that trusts no revision
     sessions        a client never reads a state older than one that it has seen or made
 
 An operation whose outcome is not known may be there once or not at all.
@@ -19,10 +20,28 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil, floor, inf
+from typing import Any
 
-from history import OK, REJECTED, SESSION_READ, TAKE_ID, UNCERTAIN, WRITES, History, Operation, Value
+from history import (
+    OK,
+    PUT,
+    READ,
+    REJECTED,
+    SESSION_READ,
+    TAKE_ID,
+    UNCERTAIN,
+    WRITES,
+    History,
+    Operation,
+    Value,
+)
 
 from danube_raft import Event
+from danube_raft.sim import linearizability
+
+SEARCHED_MAX = 1_000
+"""Operations of one key that the search is given."""
 
 
 class Applied:
@@ -111,6 +130,36 @@ def _highest(operations: Sequence[Operation]) -> list[Operation]:
     return highest
 
 
+def check_registers(operations: Sequence[Operation], applied: Applied) -> None:
+    """The values alone, without revisions: some order of each key's operations explains what everybody was told.
+
+    The search takes time with the square of the number, so it is given the beginning: what began up to some moment.
+    What had not ended by then may have happened, as far as the rest of the beginning knows.
+    """
+    values = {revision: value for changes in applied.of.values() for revision, _, value in changes}
+    for key in sorted({one.key for one in operations if one.kind in WRITES}):
+        asked = (one for one in operations if one.key == key and one.kind in {*WRITES, READ})
+        own = sorted((one for one in asked if one.outcome != REJECTED), key=lambda one: one.begun)
+        ends = inf if len(own) <= SEARCHED_MAX else own[SEARCHED_MAX - 1].begun
+        events = [_event(one, values, one.outcome == OK and one.ended <= ends) for one in own[:SEARCHED_MAX]]
+        assert linearizability.is_linearizable(events), f"no order explains the operations on {key}"
+
+
+def _event(one: Operation, values: dict[int, Value], known: bool) -> linearizability.Event:
+    kind: str
+    argument: Any = one.wrote
+    result: Any = None
+    if one.kind == PUT:
+        kind = linearizability.PUT
+    elif one.kind == READ:
+        kind, result = linearizability.GET, one.found
+    else:
+        kind, argument = linearizability.CAS, (values.get(one.expected), one.wrote)
+        result = linearizability.SWAPPED if one.changed else one.found
+    invoked, returned = floor(one.begun * 1e6), ceil(one.ended * 1e6) if known else linearizability.FOREVER
+    return linearizability.Event(invoked, returned, kind, argument, result, known)
+
+
 def check_ids(operations: Sequence[Operation]) -> None:
     """Unique, and increasing in real time."""
     taken = sorted(
@@ -159,6 +208,7 @@ def check_all(
     check_writes(operations, applied)
     check_reads(operations, applied)
     check_real_time(operations, applied)
+    check_registers(operations, applied)
     check_ids(operations)
     check_sessions(operations, applied)
 

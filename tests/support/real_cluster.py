@@ -8,7 +8,7 @@ Ports are taken from below the range of ephemeral ports. Within it, a peer that 
 could be given that node's own port as its source, and the node would not get it back.
 
 `with RealCluster(tmp_path) as cluster:` starts all nodes and waits until they serve; at the end, whatever happened,
-all their processes are killed and seen to be gone.
+all their processes are killed and seen to be gone. Should this process itself be killed, a guard kills them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import select
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -53,11 +54,54 @@ def quiet_ports(count: int) -> list[int]:
     return found
 
 
+GUARD = """
+import os, signal, sys
+
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+started = {}
+for line in sys.stdin:
+    pid, at = line.split()
+    started[int(pid)] = at
+for pid, at in started.items():
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            if stat.read().rsplit(")", 1)[1].split()[19] == at:
+                os.kill(pid, signal.SIGKILL)
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+"""
+"""Kills the processes that it was told of when its standard input ends; a process is known by its pid and the time
+when it started, so a pid that was given to another one since is left alone."""
+
+
+class Guard:
+    """A process of its own that outlives this one, for as long as it takes to kill what it was told of."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-c", GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def watch(self, pid: int) -> None:
+        """Kill that one too."""
+        assert self._process.stdin is not None
+        started = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        self._process.stdin.write(f"{pid} {started}\n")
+        self._process.stdin.flush()
+
+    def close(self) -> None:
+        """Do it now, and end."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(WAIT_S)
+
+
 class ClusterNode(RealNode):
     """One node of a cluster, by its number from 0."""
 
-    def __init__(self, number: int, data_dir: Path, **settings: Any) -> None:
+    def __init__(self, number: int, data_dir: Path, guard: Guard, **settings: Any) -> None:
         super().__init__(data_dir, **settings)
+        self._guard = guard
         self.number = number
         self.name = f"n{number}"
         self.arguments: tuple[str, ...] = ()
@@ -70,7 +114,9 @@ class ClusterNode(RealNode):
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start without waiting."""
         self.forget_output()
-        return super().spawn()
+        process = super().spawn()
+        self._guard.watch(process.pid)
+        return process
 
     def start(self) -> Self:
         """Start and wait for the ready line."""
@@ -139,7 +185,10 @@ class RealCluster:
 
     def __init__(self, tmp_path: Path, nodes: int = 3, proxied: bool = False, **settings: Any) -> None:
         settings = {"log_level": "info", **settings}
-        self.nodes = [ClusterNode(number, tmp_path / f"n{number}", **settings) for number in range(nodes)]
+        self._guard = Guard()
+        self.nodes = [
+            ClusterNode(number, tmp_path / f"n{number}", self._guard, **settings) for number in range(nodes)
+        ]
         ports = iter(quiet_ports(3 * nodes))
         for node in self.nodes:
             node.endpoint, node.raft_endpoint = (f"127.0.0.1:{next(ports)}" for _ in range(2))
@@ -280,6 +329,7 @@ class RealCluster:
     def close(self) -> None:
         """Kill what runs; nothing may be left."""
         with contextlib.ExitStack() as stack:
+            stack.callback(self._guard.close)
             for proxy in self.proxies.values():
                 stack.callback(proxy.close)
             for node in self.nodes:
