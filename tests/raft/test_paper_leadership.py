@@ -255,3 +255,21 @@ def test_voters_with_slow_disks_still_elect() -> None:
         cluster.settle()
     assert [cluster[n].leader_id for n in (1, 2)] == [1, 1]
     assert cluster[1].commit_index > 1
+
+
+def test_a_candidate_whose_requests_are_held_stands_in_nobodys_way() -> None:
+    """Not in the paper: its disk is silent, so nobody hears of its term from its requests; the others elect, it
+    follows, and when its disk answers the old requests do not leave any more."""
+    cluster = Cluster(3)
+    cluster.silent = {1}
+    cluster.timer(1)
+    cluster.settle()
+    assert (cluster[1].role, cluster[1].held_messages, cluster[1].next_timer()) == ("candidate", 2, None)
+    cluster.run(4_000)
+    assert sorted(cluster[node].role for node in (1, 2, 3)) == ["follower", "follower", "leader"]
+    leader = cluster[1].leader_id
+    cluster.take_sent()
+    cluster.silent = set()
+    cluster.run(1_000)
+    assert not any(isinstance(said, peer.RequestVote) for said in cluster.take_sent())
+    assert (cluster[leader].role, cluster[1].commit_index) == ("leader", cluster[leader].commit_index)
