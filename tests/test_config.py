@@ -97,6 +97,54 @@ def test_a_wildcard_needs_an_address_for_others_and_no_keys_need_a_word() -> Non
     assert load(None, {**settings, "insecure": True}).raft_address == "db1:7650"
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "seed_nodes: [a:1, b:2]",
+        "seed_nodes:\n  - a:1\n  - b:2",
+        "seed_nodes: a:1,b:2",
+        "seed_nodes: 'a:1, b:2'",
+    ],
+)
+def test_seed_nodes_are_a_list_or_one_string(tmp_path: Path, content: str) -> None:
+    assert load(file(tmp_path, content)).seed_nodes == ("a:1", "b:2")
+
+
+def test_seed_nodes_come_from_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = file(tmp_path, "seed_nodes: [a:1]")
+    assert load().seed_nodes == ()
+    monkeypatch.setenv("DANUBE_RAFT_SEED_NODES", "b:1,b:2")
+    assert load(path).seed_nodes == ("b:1", "b:2")
+    assert load(path, {"seed_nodes": ["c:1", "[::1]:2"]}).seed_nodes == ("c:1", "[::1]:2")
+    monkeypatch.setenv("DANUBE_RAFT_SEED_NODES", "")
+    assert load().seed_nodes == ()
+
+
+def test_a_child_process_gets_the_seed_nodes() -> None:
+    config = Config(seed_nodes=("a:1", "b:2"))
+    assert Config.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        (["here"], "seed_nodes = 'here': expected host:port"),
+        (["a:1", "b:0"], "seed_nodes = 'b:0': expected host:port"),
+        ("a:1,", "seed_nodes = '': expected host:port"),
+        (["a:1", "b:1", "a:1"], "seed_nodes names 'a:1' more than once"),
+        (["0.0.0.0:1"], "seed_nodes = '0.0.0.0:1' is a wildcard"),
+        ([f"a:{port}" for port in range(1, 9)], "seed_nodes names 8 nodes: at most 7"),
+        ([5], "seed_nodes = 5: input should be a valid string"),
+        (5, "seed_nodes = 5: input should be a valid tuple"),
+    ],
+)
+def test_bad_seed_nodes_are_one_line(seeds: object, said: str) -> None:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(None, {"seed_nodes": seeds})
+    assert caught.value.message.startswith(said)
+    assert "\n" not in caught.value.message
+
+
 def test_random_settings_are_taken_or_refused_in_one_line() -> None:
     chance = random.Random(20261123)
     values: list[Any] = [0, -1, 1, 1 << 40, "x", "", "7", None, True, 1.5, [], {}, b"x", "\ud800"]

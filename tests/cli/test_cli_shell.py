@@ -231,6 +231,23 @@ def test_a_node_is_started_with_file_variables_and_flags(
     )
 
 
+def test_seed_nodes_are_one_flag_each(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Config] = []
+
+    def start(config: Config) -> int:
+        started.append(config)
+        return 0
+
+    monkeypatch.setattr("danube_raft.node.supervisor.run", start)
+    monkeypatch.setenv("DANUBE_RAFT_SEED_NODES", "c:1,d:1")
+    assert run("node", "start").code == 0
+    assert run("node", "start", "--seed-node", "a:1", "--seed-node", "b:2").code == 0
+    assert [config.seed_nodes for config in started] == [("c:1", "d:1"), ("a:1", "b:2")]
+    done = run("node", "start", "--seed-node", "a:1", "--seed-node", "a:1")
+    assert (done.code, len(done.err.strip().splitlines())) == (2, 1)
+    assert "seed_nodes names 'a:1' more than once" in done.err
+
+
 def test_the_help_of_a_node_names_the_variables_that_count(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

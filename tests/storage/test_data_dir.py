@@ -22,6 +22,7 @@ import pytest
 
 from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
 from danube_raft.storage.data_dir import NODE_ID_LIMIT, DataDir, Identity
+from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_configuration
 
 
 @pytest.fixture
@@ -75,6 +76,83 @@ def test_a_node_joins_one_cluster_for_ever(held: DataDir, path: Path) -> None:
         held.join_cluster(98)
     held.release()
     assert taken(path).identity() == joined
+
+
+def founding_of(count: int, cluster_id: int = 99) -> Founding:
+    name = "h" * 250
+    members = [
+        Member(NODE_ID_LIMIT - n, VOTER, f"{name}:6500{n}", f"{name}:6510{n}") for n in range(1, count + 1)
+    ]
+    return Founding(
+        cluster_id, NODE_ID_LIMIT - 1, pack_configuration(Configuration(tuple(members))), 1_795_477_972_376
+    )
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_a_promise_is_kept_as_it_was_given_and_replaced_until_the_node_joins(
+    held: DataDir, path: Path, count: int
+) -> None:
+    held.load_or_create_identity(secrets.randbelow)
+    assert held.founding() is None
+    held.promise(founding_of(1, 98))
+    held.promise(founding_of(count))
+    held.release()
+    again = taken(path)
+    assert again.founding() == founding_of(count)
+    with pytest.raises(AssertionError):
+        again.join_cluster(98)
+    again.join_cluster(99)
+    with pytest.raises(AssertionError):
+        again.promise(founding_of(count))
+    assert again.founding() == founding_of(count)
+    again.release()
+
+
+def test_a_promise_is_on_the_disk_before_anyone_hears_of_it(
+    held: DataDir, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held.load_or_create_identity(secrets.randbelow)
+    calls: list[str] = []
+    fsync, rename = os.fsync, Path.replace
+
+    def record_fsync(descriptor: int) -> None:
+        calls.append("sync " + Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def record_rename(self: Path, target: Path) -> Path:
+        calls.append("rename " + self.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(Path, "replace", record_rename)
+    held.promise(founding_of(3))
+    assert calls == ["sync founding.json.tmp", "rename founding.json.tmp", "sync " + path.name]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"cluster_id": 0},
+        {"cluster_id": "99"},
+        {"initialiser": -1},
+        {"wall_ms": None},
+        {"configuration": "no base64!"},
+        {"configuration": "AAAA"},
+        {"configuration": 5},
+    ],
+)
+def test_a_promise_that_cannot_be_is_damage(held: DataDir, path: Path, change: dict[str, object]) -> None:
+    held.load_or_create_identity(secrets.randbelow)
+    held.promise(founding_of(3))
+    fields = json.loads((path / "founding.json").read_text())
+    del fields["crc32"]
+    (path / "founding.json").write_text(seal(fields))
+    assert held.founding() == founding_of(3)
+    (path / "founding.json").write_text(seal({**fields, **change}))
+    with pytest.raises(
+        Corrupt, match=r"founding\.json does not hold a (promise|configuration); put the file back"
+    ):
+        held.founding()
 
 
 def test_the_boot_epoch_only_grows(path: Path) -> None:
