@@ -47,7 +47,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--nodes", type=int, default=0, choices=range(NODES_MAX + 1), help="0: the seed decides"
     )
-    parser.add_argument("--minutes", type=float, default=0.25, help="virtual time with faults, per seed")
+    parser.add_argument("--minutes", type=float, default=0.2, help="virtual time with faults, per seed")
     parser.add_argument("--trace", action="store_true", help="print every event (one seed only)")
     parser.add_argument("--worker", type=int, default=0, metavar="STEP", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)

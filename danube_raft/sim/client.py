@@ -52,6 +52,11 @@ class Client:
         return (b"client-%d" % self.number, b"")
 
     @property
+    def endpoint_count(self) -> int:
+        """How many nodes it knows."""
+        return len(self._endpoints.names)
+
+    @property
     def busy(self) -> bool:
         """Whether an operation is under way."""
         return self._call is not None

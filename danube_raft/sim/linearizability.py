@@ -42,60 +42,78 @@ SWAPPED = object()
 def is_linearizable(history: Sequence[Event], initial: Any = None) -> bool:
     """Whether some order of `history` that keeps to real time gives every known result. Times are any integers;
     operations that touch at one instant are concurrent."""
-    events = sorted(history, key=lambda event: (event.invoked, event.returned))
-    # Unknown operations never have to be taken: done is done when all known ones are.
-    wanted = 0
-    for place, event in enumerate(events):
-        if event.known:
-            wanted |= 1 << place
-    return _search(events, wanted, initial)
+    return _Search(sorted(history, key=lambda event: (event.invoked, event.returned))).succeeds(initial)
 
 
-def _search(events: list[Event], wanted: int, initial: Any) -> bool:
-    failed: set[tuple[int, Any]] = set()
-    stack = [(0, initial, iter(_candidates(events, 0, wanted)))]
-    if not wanted:
-        return True
-    while stack:
-        taken, value, candidates = stack[-1]
-        for place in candidates:
-            after = _apply(events[place], value)
-            if after is _IMPOSSIBLE:
-                continue
-            now_taken = taken | 1 << place
-            if now_taken & wanted == wanted:
-                return True
-            if (now_taken, after) in failed:
-                continue
-            failed.add((now_taken, after))
-            stack.append((now_taken, after, iter(_candidates(events, now_taken, wanted))))
-            break
-        else:
-            stack.pop()
-    return False
+class _Search:
+    """One search. A set of taken operations is an integer with a bit for each place in `events`."""
 
+    def __init__(self, events: list[Event]) -> None:
+        self._events = events
+        self._known = [place for place, event in enumerate(events) if event.known]
+        self._unknown = [place for place, event in enumerate(events) if not event.known]
+        self._wanted = sum(1 << place for place in self._known)
 
-def _candidates(events: list[Event], taken: int, wanted: int) -> list[int]:
-    """Places of the operations that may come next: invoked before any open one has returned. Known ones first."""
-    known: list[int] = []
-    place = _first_open(taken, wanted)
-    # Unknown operations before the first open known one may still be open too.
-    unknown = [early for early in range(place) if not taken >> early & 1]
-    earliest_return = FOREVER
-    while place < len(events):
-        event = events[place]
-        if event.invoked > earliest_return:
-            break
-        if not taken >> place & 1:
-            if event.known:
-                known.append(place)
-                earliest_return = min(earliest_return, event.returned)
+    def succeeds(self, value: Any) -> bool:
+        """All known operations can be taken, from this value of the register on."""
+        if not self._wanted:
+            return True
+        failed: set[tuple[int, Any, bool]] = set()
+        # (taken, value, whether the last one taken was unknown, what is still to be tried)
+        stack = [(0, value, False, iter(self._candidates(0)))]
+        while stack:
+            taken, value, loose, candidates = stack[-1]
+            for place in candidates:
+                event = self._events[place]
+                if _is_wasted(event, value, loose):
+                    continue
+                after = _apply(event, value)
+                if after is _IMPOSSIBLE:
+                    continue
+                now_taken = taken | 1 << place
+                if now_taken & self._wanted == self._wanted:
+                    return True
+                state = (now_taken, after, not event.known)
+                if state not in failed:
+                    failed.add(state)
+                    stack.append((*state, iter(self._candidates(now_taken))))
+                    break
             else:
-                unknown.append(place)
-        place += 1
-    return [each for each in known if events[each].invoked <= earliest_return] + [
-        each for each in unknown if events[each].invoked <= earliest_return
-    ]
+                stack.pop()
+        return False
+
+    def _candidates(self, taken: int) -> list[int]:
+        """Places of the operations that may come next: invoked before any open known one has returned."""
+        events = self._events
+        earliest_return = FOREVER
+        found: list[int] = []
+        for place in range(_first_open(taken, self._wanted), len(events)):
+            event = events[place]
+            if event.invoked > earliest_return:
+                break
+            if event.known and not taken >> place & 1:
+                found.append(place)
+                earliest_return = min(earliest_return, event.returned)
+        found = [place for place in found if events[place].invoked <= earliest_return]
+        for place in self._unknown:
+            if events[place].invoked > earliest_return:
+                break
+            if not taken >> place & 1:
+                found.append(place)
+        return found
+
+
+def _is_wasted(event: Event, value: Any, loose: bool) -> bool:
+    """Whether leaving something out does as well. An unknown operation is only worth taking if it changes the register
+    and the next one taken looks at what it left: all others may as well never have happened. Without this rule every
+    subset of them would be tried."""
+    if loose and event.kind in (PUT, DELETE):
+        return event.kind == PUT or not event.known
+    if event.known:
+        return False
+    if event.kind == CAS:
+        return bool(value != event.argument[0])
+    return event.kind == GET or (event.kind == DELETE and value is None)
 
 
 def _first_open(taken: int, wanted: int) -> int:

@@ -15,6 +15,7 @@ from danube_raft.node.handler import CONSENSUS, KV, LOG
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.settings import Settings
 
 CALM_S = 4
 _PROCESSES = (LOG, CONSENSUS, KV)
@@ -24,7 +25,12 @@ class Nemesis:
     """Chooses and begins faults. `client_cuts` holds (client, node) pairs between which everything is lost."""
 
     def __init__(
-        self, schedule: Schedule, source: random.Random, nodes: Sequence[Node], network: Network, clients: int
+        self,
+        schedule: Schedule,
+        source: random.Random,
+        nodes: Sequence[Node],
+        network: Network,
+        settings: Settings,
     ) -> None:
         self.done: Counter[str] = Counter()
         self.client_cuts: set[tuple[int, int]] = set()
@@ -32,7 +38,8 @@ class Nemesis:
         self._random = source
         self._nodes = nodes
         self._network = network
-        self._clients = clients
+        self._clients = settings.clients
+        self._election_ms = settings.config.election_max_ms
         self._running = True
         self._calm_at: int | None = None
         self._pause_s = source.choice((0.4, 1.0, 2.5))
@@ -43,7 +50,7 @@ class Nemesis:
             self._crash, self._blackout, self._kill, self._pause, self._slow_disk, self._hang_disk, self._fail_disk,
             self._wall_clock, self._cut_client,
         )  # fmt: skip
-        among_several = (self._isolate, self._divide, self._disturb)
+        among_several = (self._depose, self._isolate, self._divide, self._disturb)
         offered = everywhere if len(self._nodes) == 1 else everywhere + 2 * among_several
         count = self._random.randint(2, 6)
         chosen = list(self._random.sample(offered, count))
@@ -127,6 +134,12 @@ class Nemesis:
     def _isolate(self) -> None:
         inward, outward = self._random.choice(((True, True), (True, True), (True, False), (False, True)))
         self._network.isolate(self._victim().node_id, inward, outward, self._random.random() < 0.3)
+
+    def _depose(self) -> None:
+        """The leader is alone for about as long as it takes to elect another; its clients still reach it."""
+        leader = max(self._nodes, key=lambda node: (node.up and node.role.role == "leader", node.role.term))
+        self._network.isolate(leader.node_id, inward=True, outward=True, down=False)
+        self._schedule.after(round(self._random.uniform(0.5, 3.0) * self._election_ms * MS), self._mend)
 
     def _divide(self) -> None:
         ids = [node.node_id for node in self._nodes]

@@ -22,7 +22,18 @@ from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, 
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
-from danube_raft.sim.checks.facts import Applied, Booted, Delivered, Fact, Issued, Sent, Synced, Told
+from danube_raft.sim.checks.facts import (
+    Applied,
+    Booted,
+    Delivered,
+    Fact,
+    Issued,
+    ReadAnswered,
+    ReadAsked,
+    Sent,
+    Synced,
+    Told,
+)
 from danube_raft.sim.disk import Disk
 from danube_raft.sim.network import Network
 from danube_raft.sim.process import Clock, Process
@@ -207,6 +218,10 @@ class Node:
                 tell(Delivered(self.node_id, message.entries))
         elif isinstance(message, local.Applied) and name == KV:
             tell(Applied(self.node_id, message.index))
+        elif isinstance(message, local.ReadIndex):
+            tell(ReadAsked(self.node_id, message.id))
+        elif isinstance(message, local.ReadReady):
+            tell(ReadAnswered(self.node_id, message.id, message.index))
 
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
         frame = b"".join([local.pack(self.boots, message) for message in messages])

@@ -92,7 +92,7 @@ def _check_activity(report: Report) -> None:
 
 NEEDED = (
     "crash", "blackout", "kill", "pause", "slow_disk", "hang_disk", "fail_disk", "wall_clock", "cut_client", "isolate",
-    "divide", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
+    "depose",    "divide", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "uncertain", "swapped",
 )  # fmt: skip
 """What must have happened in some of many worlds."""

@@ -21,7 +21,7 @@ class Options(NamedTuple):
 
     seed: int
     nodes: int = 0
-    seconds: float = 15.0
+    seconds: float = 12.0
 
 
 class Settings(NamedTuple):
@@ -65,6 +65,6 @@ def choose(options: Options) -> Settings:
         config,
         clients=source.randint(2, 6),
         keys=source.randint(1, 4),
-        rate=source.choice((5.0, 20.0, 20.0, 60.0)),
+        rate=source.choice((5.0, 20.0, 40.0, 100.0)),
         padding_bytes=source.choice((0, 0, 200, 3_000)),
     )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+from danube_raft.sim.bare_client import BareClient
 from danube_raft.sim.client import Client
 from danube_raft.sim.history import OK, Operation
 from danube_raft.sim.schedule import SECOND, Schedule
@@ -37,6 +38,7 @@ class Workload:
         self._rate = rate
         self._padding_bytes = padding_bytes
         self._clients: dict[int, Client] = {}
+        self._bare: BareClient | None = None
         self._seen: dict[tuple[int, str], Any] = {}
         self._leased: dict[int, tuple[str, bytes, int]] = {}
         self._written = 0
@@ -47,11 +49,16 @@ class Workload:
         self._clients[client.number] = client
         self._schedule.after(self._pause(), self._next, client)
 
+    def add_bare(self, client: BareClient) -> None:
+        """Let this client write too, without a session."""
+        self._bare = client
+        self._schedule.after(self._pause(), self._next_bare)
+
     def stop(self) -> None:
         """No new operations from now on."""
         self._running = False
 
-    def value(self, client: Client) -> bytes:
+    def value(self, client: Client | BareClient) -> bytes:
         """One that nobody has written before."""
         self._written += 1
         padding = b"." * (self._random.randrange(self._padding_bytes) if self._padding_bytes else 0)
@@ -59,6 +66,8 @@ class Workload:
 
     def ended(self, operation: Operation) -> None:
         """The client of this operation is free for the next one."""
+        if self._bare is not None and operation.client == self._bare.number:
+            self._schedule.after(self._pause(), self._next_bare)
         if operation.client not in self._clients:
             return
         self._learn(operation)
@@ -102,7 +111,14 @@ class Workload:
                 level = LINEARIZABLE
             elif name == "get stale":
                 level = self._random.choice((STALE, 100, 3_000))
-            client.begin("get", (key,), level, timeout_ms)
+            # Now and then from any node, which may be behind what this client has seen.
+            elsewhere = self._random.randrange(client.endpoint_count) if self._random.random() < 0.4 else None
+            client.begin("get", (key,), level, timeout_ms, endpoint=elsewhere)
+
+    def _next_bare(self) -> None:
+        if self._running and self._bare is not None and not self._bare.busy:
+            timeout_ms = self._random.choice((100, 1_000, 5_000))
+            self._bare.put(self._random.choice(self.keys), self.value(self._bare), timeout_ms)
 
     def _swap(self, client: Client, key: str, timeout_ms: int) -> None:
         """Expect what this client saw last, by value or by revision; the checks are told the value."""

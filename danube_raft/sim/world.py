@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 
 from danube_raft.node.endpoints import Envelope
+from danube_raft.sim.bare_client import BareClient
 from danube_raft.sim.checks.all import Checks
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.once import check_once
@@ -31,6 +32,8 @@ from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_
 
 CLUSTER_ID = 77
 LEADER_TIMEOUTS = 5
+BARE = 1_000
+"""Number of the client without a session."""
 LOOK_MS = 10
 """Between two looks at whether a demand is met."""
 
@@ -56,9 +59,9 @@ class World:
             self.schedule, self._source("workload"), settings.keys, settings.rate, settings.padding_bytes
         )
         self.nemesis = Nemesis(
-            self.schedule, self._source("nemesis"), list(self.nodes.values()), self.network, settings.clients
+            self.schedule, self._source("nemesis"), list(self.nodes.values()), self.network, settings
         )
-        self._clients: dict[Envelope, Client] = {}
+        self._clients: dict[Envelope, Client | BareClient] = {}
 
     def _source(self, name: str) -> random.Random:
         """Each part has its own numbers, so that a change to one leaves the others' as they were."""
@@ -80,6 +83,9 @@ class World:
             )
         for number in range(self.settings.clients):
             self.workload.add(self._new_client(number))
+        bare = BareClient(BARE, tuple(self._by_endpoint), self.schedule, self._transmit, self._ended)
+        self._clients[bare.envelope] = bare
+        self.workload.add_bare(bare)
         self.nemesis.start(calm_at=round(self.options.seconds / 2 * SECOND))
         self.schedule.run_until(round(self.options.seconds * SECOND))
         self._heal()

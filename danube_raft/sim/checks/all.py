@@ -13,8 +13,10 @@ from danube_raft.sim.checks.facts import Fact
 from danube_raft.sim.checks.leader_completeness import LeaderCompleteness
 from danube_raft.sim.checks.log_matching import LogMatching
 from danube_raft.sim.checks.monotonic import Monotonic
+from danube_raft.sim.checks.own_term import OwnTerm
 from danube_raft.sim.checks.promises import Promises
 from danube_raft.sim.checks.quorum_durability import QuorumDurability
+from danube_raft.sim.checks.read_index import ReadIndexes
 from danube_raft.sim.checks.sessions import SessionReads
 from danube_raft.sim.checks.state_machine_safety import StateMachineSafety
 from danube_raft.sim.checks.ttl import TtlNeverEarly
@@ -46,6 +48,8 @@ class Checks:
             self.completeness,
             StateMachineSafety(self.view),
             QuorumDurability(self.view),
+            OwnTerm(self.view),
+            ReadIndexes(self.view),
             Monotonic(self.view),
             Promises(self.view),
             self.ttl,

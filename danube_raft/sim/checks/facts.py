@@ -56,6 +56,21 @@ class Applied(NamedTuple):
     upto: int
 
 
+class ReadAsked(NamedTuple):
+    """The kv-server asked how far a linearizable read must wait; `number` is new each time within a boot."""
+
+    node: int
+    number: int
+
+
+class ReadAnswered(NamedTuple):
+    """Consensus answered: up to `upto`, or -1 if nobody confirmed it."""
+
+    node: int
+    number: int
+    upto: int
+
+
 class Sent(NamedTuple):
     """A message to a peer left the node."""
 
@@ -69,7 +84,7 @@ class Ended(NamedTuple):
     operation: Operation
 
 
-Fact = Booted | Issued | Synced | Told | Delivered | Applied | Sent | Ended
+Fact = Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Ended
 
 
 class Violation(AssertionError):
