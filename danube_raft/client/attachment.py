@@ -95,8 +95,8 @@ class Attachment:
             self._changed()
 
     def lost(self, now: float) -> None:
-        """There is no connection, or no answer."""
-        self.waiting = False
+        """There is no connection, or no answer that would help."""
+        self.waiting = self.refused = False
         self.retry_at = now + self._pause_ms
         self._pause_ms = min(2 * self._pause_ms, RETRY_MAX_MS)
         if self._holds:

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from danube_raft import errors
+from danube_raft import LeadershipHandle, errors
 from danube_raft.config import Config, load
 from danube_raft.node.threads import ThreadedNode
 
@@ -73,6 +73,11 @@ class Node:
         with selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
             return process.stdout.readline() if selector.select(timeout_s) else None
+
+    def leadership(self) -> LeadershipHandle:
+        """Whether this node leads, and who does: pushed. Close it; it may outlive a stop and says then that nobody
+        is known to lead."""
+        return LeadershipHandle(self.endpoint)
 
     def stop(self) -> None:
         """End the node; returns when all its processes have ended. Idempotent."""

@@ -1,12 +1,13 @@
-"""Short deadlines for the tests: what takes a second in life takes a tenth here. And both stores for each test."""
+"""Short deadlines for the tests: what takes a second in life takes a quarter here. And both stores for each test."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import cast
 
 import pytest
-from blocking_store import BlockingStore, Make
+from blocking_store import BlockingStore, LoopThread, Make
 from fake_node import FakeNode
 
 from danube_raft import MetadataStore
@@ -15,8 +16,8 @@ from danube_raft.client import call
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An attempt is given up after 100 ms."""
-    monkeypatch.setattr(call, "ATTEMPT_MS", 100)
+    """An attempt is given up after 250 ms, which is still long for a busy machine."""
+    monkeypatch.setattr(call, "ATTEMPT_MS", 250)
 
 
 @pytest.fixture
@@ -27,9 +28,14 @@ def node() -> Iterator[FakeNode]:
 
 
 @pytest.fixture(params=["threads", "tasks"])
-def make(request: pytest.FixtureRequest) -> Make:
+def make(request: pytest.FixtureRequest) -> Iterator[Make]:
     """Opens a store: the synchronous one, or the asynchronous one behind the same surface."""
-    return MetadataStore if request.param == "threads" else cast("Make", BlockingStore)
+    if request.param == "threads":
+        yield MetadataStore
+        return
+    thread = LoopThread()
+    yield cast("Make", functools.partial(BlockingStore, thread))
+    thread.stop()
 
 
 @pytest.fixture

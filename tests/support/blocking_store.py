@@ -34,12 +34,11 @@ class LoopThread:
         return asyncio.run_coroutine_threadsafe(work, self.loop).result(LIMIT_S)
 
     def stop(self) -> None:
-        """End the thread; idempotent."""
-        if not self.loop.is_closed():
-            self.loop.call_soon_threadsafe(self.loop.stop)
-            self._thread.join(LIMIT_S)
-            assert not self._thread.is_alive()
-            self.loop.close()
+        """End the thread."""
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(LIMIT_S)
+        assert not self._thread.is_alive()
+        self.loop.close()
 
 
 class Blocking:
@@ -90,17 +89,10 @@ class Blocking:
 
 
 class BlockingStore(Blocking):
-    """An AsyncMetadataStore with its loop, which ends with it."""
+    """An AsyncMetadataStore on the loop of that thread, which outlives it."""
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        inner = AsyncMetadataStore(*args, **settings)
-        super().__init__(LoopThread(), inner)
-
-    def close(self) -> None:
-        """End both; idempotent."""
-        if not self._thread.loop.is_closed():
-            super().close()
-            self._thread.stop()
+    def __init__(self, thread: LoopThread, *args: Any, **settings: Any) -> None:
+        super().__init__(thread, AsyncMetadataStore(*args, **settings))
 
 
 def closed(store: MetadataStore) -> bool:

@@ -7,6 +7,7 @@ like a node does and kept in `requests`. Other threads reach in through `do`, wh
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import threading
@@ -50,6 +51,11 @@ class FakeNode:
         self.requests: list[tuple[Any, ...]] = []
         self.script: deque[Any] = deque()
         self.streams: dict[int, bytes] = {}  # request id of each watch -> its connection
+        self.bodies: list[int] = []  # bytes of each message
+        self.connections: set[bytes] = set()
+        self.leader = NODE_ID
+        self.term = 1
+        self._polls: list[tuple[float, bytes, int]] = []  # until when, who asks, under which request id
         self.page = page
         self.speak_first = True  # a watch begins with a progress frame
         self._held: list[tuple[bytes, bytes]] = []
@@ -112,6 +118,21 @@ class FakeNode:
         """End the newest watch with an error."""
         self.do(lambda: self._stream(None, [self._reply(0, error.code, error.message, error.details)[2:]]))
 
+    def leads(self, leader: int, term: int) -> None:
+        """From now on; those who poll for it are told."""
+        self.do(lambda: self._leads(leader, term))
+
+    def _leads(self, leader: int, term: int) -> None:
+        self.leader, self.term = leader, term
+        self._answer_polls(math.inf)
+
+    def _answer_polls(self, now: float) -> None:
+        for until, connection, request_id in list(self._polls):
+            if until <= now:
+                self._polls.remove((until, connection, request_id))
+                body = codec.pack(self._reply(request_id, 0, self.leader, self.term, "role"))
+                self._socket.send_multipart([connection, b"", body])
+
     def down(self) -> None:
         """Close the port; every connection is lost and every watch forgotten."""
         self.do(self._down)
@@ -121,6 +142,7 @@ class FakeNode:
         self._socket.close()
         self.streams.clear()
         self._held.clear()
+        self._polls.clear()
 
     def up(self) -> None:
         """Open the port again."""
@@ -165,7 +187,11 @@ class FakeNode:
         self._poller.register(self._wake_read, zmq.POLLIN)
         try:
             while True:
-                for source, _ in self._poller.poll():
+                first = min((until for until, *_ in self._polls), default=None)
+                left = None if first is None else max(0, math.ceil((first - time.monotonic()) * 1000))
+                happened = self._poller.poll(left)
+                self._answer_polls(time.monotonic())
+                for source, _ in happened:
                     if source == self._wake_read:
                         os.read(self._wake_read, 1)
                         if (job := self._jobs.get()) is None:
@@ -179,6 +205,8 @@ class FakeNode:
 
     def _body(self, connection: bytes, body: bytes) -> None:
         answers: list[bytes] = []
+        self.bodies.append(len(body))
+        self.connections.add(connection)
         for raw in codec.unpack_stream(body):
             request = wire.check(raw)
             step = self.script.popleft() if self.script else OK
@@ -229,6 +257,8 @@ class FakeNode:
             watched = self._watch(op, connection, request[wire.REQUEST_ID], args)
             return watched
         answer: tuple[Any, ...]
+        if op == "leadership_poll":
+            return self._leadership_poll(connection, request[wire.REQUEST_ID], *args)
         if wire.kind_of(op) != WRITE:
             answer = getattr(self, f"_{op}")(*args)
             return answer
@@ -318,6 +348,14 @@ class FakeNode:
 
     def _members(self) -> tuple[Any, ...]:
         return ([{"node_id": NODE_ID, "role": "leader"}],)
+
+    def _leadership_poll(
+        self, connection: bytes, request_id: int, known_term: int, known_leader: int, wait_ms: int
+    ) -> tuple[Any, ...] | None:
+        if wait_ms and (known_term, known_leader) == (self.term, self.leader):
+            self._polls.append((time.monotonic() + wait_ms / 1000, connection, request_id))
+            return None
+        return self.leader, self.term, "role"
 
     def _watch(self, op: str, connection: bytes, request_id: int, args: tuple[Any, ...]) -> Any:
         if op == "watch":
