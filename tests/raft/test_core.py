@@ -134,6 +134,24 @@ def test_acks_that_were_never_asked_for_are_a_bug() -> None:
         core.durable(99, 0)
 
 
+def test_an_ack_in_the_turn_of_a_truncation_vouches_only_for_what_is_left() -> None:
+    """The ABA race within one turn: the write that cuts off is not even issued when the old write's ack comes."""
+    core = Core(1, Config(), EMPTY, random.Random(1), 0)
+    core.bootstrap(voters((1, 2, 3)), 0, 0)
+    core.step(peer.Header(CLUSTER, 2, 1, 2, 1), peer.AppendEntries(1, 1, 1, 0, (entry(2, 2), entry(3, 2))), 0)
+    first = core.take_output().write
+    assert first is not None
+    core.step(peer.Header(CLUSTER, 3, 1, 3, 1), peer.AppendEntries(1, 1, 1, 0, (entry(2, 3),)), 0)
+    core.durable(first.seq, 0)
+    assert (core.last_index, core.durable_index) == (2, 1)
+    output = core.take_output()
+    assert not output.messages, "nothing is acknowledged yet"
+    assert output.write is not None
+    core.durable(output.write.seq, 0)
+    assert core.durable_index == 2
+    assert [send.message for send in core.take_output().messages] == [peer.AppendReply(True, 2, 0, 0, True)]
+
+
 def test_removed_and_learner_nodes_do_not_campaign() -> None:
     """A learner waits for its leader; it stops believing in it, without asking for votes."""
     core = Core(1, Config(), EMPTY, random.Random(1), 0)
