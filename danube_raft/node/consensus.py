@@ -107,10 +107,13 @@ class Consensus:
         wake = core.next_timer()
         if wake is not None and now >= wake:
             core.timer(now)
-        self._pass_on(core.take_output())
+        output = core.take_output()
+        self._pass_on(output)
+        # Before the peers: clients wait for what the kv-server gets.
         if self._kv_loaded and self._for_kv:
             self.outbox.extend([(KV, message) for message in self._for_kv])
             self._for_kv.clear()
+        self._to_peers(core, output)
 
     def next_timer(self) -> int | None:
         """The core's next timer."""
@@ -216,21 +219,23 @@ class Consensus:
 
     def _pass_on(self, output: Output) -> None:
         if output.write is not None:
-            self.outbox.append((LOG, local.Write(*output.write)))
+            self.outbox.append((LOG, output.write))
         self.outbox.extend([(LOG, read) for read in output.read_log])
-        core = self._known_core()
-        peers = self._roster.update(core.configuration)
-        if peers is not None:
-            self.outbox.append((LINKS, peers))
-        for to, term, message in output.messages:
-            self._send(to, term, message)
         if output.role is not None:
             self._log_role(output.role)
             self._for_kv.append(output.role)
         if output.committed:
             self._for_kv.append(local.Committed(output.committed))
+        core = self._known_core()
         for read, index in output.read_answers:
             self._answer_read(core, read, index)
+
+    def _to_peers(self, core: Core, output: Output) -> None:
+        peers = self._roster.update(core.configuration)
+        if peers is not None:
+            self.outbox.append((LINKS, peers))
+        for to, term, message in output.messages:
+            self._send(to, term, message)
 
     def _answer_read(self, core: Core, read: ReadId, index: int) -> None:
         node_id, _, number = read

@@ -30,7 +30,7 @@ from danube_raft.node.identity import Identity
 from danube_raft.node.leadership import OP as LEADERSHIP_POLL
 from danube_raft.node.leadership import LeadershipPolls
 from danube_raft.node.parked import Parked, Waiting
-from danube_raft.node.proposals import Batch, Proposals
+from danube_raft.node.proposals import NEVER, Batch, Proposals
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
 from danube_raft.node.streams import Streams
@@ -45,8 +45,12 @@ from danube_raft.wire.client import (
     check,
     kind_of,
 )
-from danube_raft.wire.entry import Entry
+from danube_raft.wire.entry import Entry, entry_bytes
 from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WATCH, WRITE
+
+CREDIT_MS = 20
+CREDIT_SHARE = 16
+"""What was applied is told after this time, or when it is this fraction (1/n) of `unapplied_max_bytes`."""
 
 
 class KvServer:
@@ -74,7 +78,8 @@ class KvServer:
         self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
         self._next_status = 1
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
-        self._acknowledged = 0
+        self._owed_bytes = 0
+        self._owe_until = NEVER
         self._read_bytes = 0
         self._caught_up = False
         self._open_at: int | None = 0
@@ -126,18 +131,28 @@ class KvServer:
         self._reads.tick(now)
         self._reads.advance(self._position(), now)
         self._to_consensus(self._reads.flush(now))
-        if self._machine.applied_index > self._acknowledged:
-            self._acknowledged = self._machine.applied_index
-            outbox.append((CONSENSUS, local.Applied(self._acknowledged)))
+        if self._owe_until != NEVER:
+            self._return_credit(now)
         self._streams.feed(now)
         self._leadership.tick(now)
         outbox.extend([(CLIENTS, message) for message in self._replies.take()])
         self._read_bytes = 0
 
+    def _return_credit(self, now: int) -> None:
+        """Tell consensus what was applied: with whatever else it is told now, or when it adds up. Each telling wakes a
+        process, which costs as much as the rest of a small write."""
+        speaks = any(edge == CONSENSUS for edge, _ in self.outbox)
+        enough = self._owed_bytes >= self._config.unapplied_max_bytes // CREDIT_SHARE
+        if speaks or enough or now >= self._owe_until:
+            self._owe_until = NEVER
+            self._owed_bytes = 0
+            self.outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
+
     def next_timer(self) -> int | None:
         """The earliest of what waits for time."""
         timers = (
             self._open_at,
+            None if self._owe_until == NEVER else self._owe_until,
             self._parked.next_timer(),
             self._proposals.next_timer(),
             self._reads.next_timer(),
@@ -251,6 +266,8 @@ class KvServer:
                 self._answer_writes(batch, results)
             self._to_consensus(self._proposals.fence(seq, now))
         self._upkeep.applied(entry, now)
+        self._owed_bytes += entry_bytes(entry)
+        self._owe_until = min(self._owe_until, now + CREDIT_MS)
         if not self._caught_up and self._role.leader_id and entry.term >= self._role.term:
             # An entry of the present term comes after everything that was committed before this start.
             self._caught_up = True

@@ -96,7 +96,11 @@ class Loop:
     def _drain(self, edge: str, now: int) -> None:
         """All that waits on an edge, up to a number of frames and a stretch of time; the rest is for the next turn."""
         endpoint, receive = self._endpoints[edge], self._handler.receive
-        for _ in range(self._drain_limit):
+        for taken in range(self._drain_limit):
+            # Asking is a quarter of what an empty-handed receive costs, which ends in an exception. It pays where one
+            # frame at a time comes in, and is saved where many do.
+            if taken == 1 and not _readable(endpoint):
+                return
             messages = endpoint.receive()
             if messages is None:
                 return
@@ -133,3 +137,9 @@ class Loop:
                 handler.receive(edge, trouble, now)
                 # What it leads to is for the next turn, which does not wait for anything else.
                 self._troubled = True
+
+
+def _readable(endpoint: Endpoint) -> bool:
+    assert endpoint.socket is not None, "it was read from"
+    events: Any = endpoint.socket.get(zmq.EVENTS)
+    return bool(events & zmq.POLLIN)

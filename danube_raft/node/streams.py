@@ -204,6 +204,8 @@ class Streams:
         if self._cut or self._telling:
             self._tell(now)
         if not self._streams:
+            # Nobody is left to look after: what was due for those who went must not wake the process again and again.
+            self._check_at, self._stirred = NEVER, False
             return
         if moved or self._stirred:
             self._send_frames()

@@ -299,6 +299,8 @@ def test_a_connection_that_is_gone_takes_its_streams_along() -> None:
     node.settle()
     node.kv.receive(CLIENTS, ClientGone(ENVELOPE[0]), node.now)
     assert node.ask("status")[2]["watches"] == 0
+    # The time of their next progress mark woke the process without end.
+    node.advance(node.config.watch_progress_ms + 1)
 
 
 def test_a_full_connection_ends_its_streams_and_they_are_told_until_they_know() -> None:

@@ -94,8 +94,15 @@ class SteppedNode:
         for _ in range(QUIET_LIMIT):
             busy = [self.step(name) for name in self.handlers if name not in self.paused]
             if not any(busy):
+                self._check_timers()
                 return
         raise AssertionError("the handlers never come to rest")
+
+    def _check_timers(self) -> None:
+        """A timer that is due after a turn that had nothing to do would keep a real process from ever sleeping."""
+        for name, handler in self.handlers.items():
+            timer = handler.next_timer()
+            assert name in self.paused or timer is None or timer > self.now, f"{name} spins"
 
     def advance(self, ms: int) -> None:
         """Let time pass, timer by timer."""
