@@ -21,7 +21,7 @@ from danube_raft.sim.settings import NODES_MAX, Options
 
 WORKERS = 2
 PROGRESS_S = 5.0
-COVERAGE_SEEDS = 200
+COVERAGE_SEEDS = 60
 """From this many seeds on, every kind of fault must have had an effect."""
 
 

@@ -3,18 +3,20 @@
 - Every value is written once, so a value names the operation that wrote it. (A renewal repeats the value of its key.)
 - `/k/…` are registers: put, compare_and_swap, delete, and reads of every level. `/ttl/…` have an owner each, who alone
   writes and reads them, with one TTL. `ids` is a counter.
+- Half of the leases are renewed at the last moment and looked at right after: expiry and renewal shall meet.
 - A client does one operation after the other, with pauses; several of them run beside each other.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 from danube_raft.sim.bare_client import BareClient
 from danube_raft.sim.client import Client
 from danube_raft.sim.history import OK, Operation
-from danube_raft.sim.schedule import SECOND, Schedule
+from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.wire.client import LINEARIZABLE, STALE
 
 COUNTER = "ids"
@@ -41,13 +43,16 @@ class Workload:
         self._bare: BareClient | None = None
         self._seen: dict[tuple[int, str], Any] = {}
         self._leased: dict[int, tuple[str, bytes, int]] = {}
+        self._plans: dict[int, int] = {}
+        self._to_look_at: set[int] = set()
+        """Clients that have just renewed their lease."""
         self._written = 0
         self._running = True
 
     def add(self, client: Client) -> None:
         """Let this client work too."""
         self._clients[client.number] = client
-        self._schedule.after(self._pause(), self._next, client)
+        self._plan(client, self._pause(), self._next)
 
     def add_bare(self, client: BareClient) -> None:
         """Let this client write too, without a session."""
@@ -70,15 +75,37 @@ class Workload:
             self._schedule.after(self._pause(), self._next_bare)
         if operation.client not in self._clients:
             return
-        self._learn(operation)
-        if self._running:
-            self._schedule.after(self._pause(), self._next, self._clients[operation.client])
+        client = self._clients[operation.client]
+        self._learn(client, operation)
+        if not self._running:
+            return
+        if client.number in self._to_look_at:
+            self._to_look_at.remove(client.number)
+            self._plan(client, self._random.randrange(100, 5 * MS), self._look)
+        else:
+            self._plan(client, self._pause(), self._next)
+
+    def _plan(self, client: Client, delay: int, step: Callable[[Client], None]) -> None:
+        """What the client does next, in place of what was planned before."""
+        plan = self._plans[client.number] = self._plans.get(client.number, 0) + 1
+        self._schedule.after(delay, self._do, client, plan, step)
+
+    def _do(self, client: Client, plan: int, step: Callable[[Client], None]) -> None:
+        # A client that is busy by now goes on when that ends.
+        if self._running and not client.busy and self._plans[client.number] == plan:
+            step(client)
 
     def _pause(self) -> int:
         return round(self._random.expovariate(self._rate / max(1, len(self._clients))) * SECOND)
 
-    def _learn(self, operation: Operation) -> None:
-        if operation.outcome == OK and operation.kind == "get":
+    def _learn(self, client: Client, operation: Operation) -> None:
+        if operation.outcome != OK:
+            return
+        if operation.kind == "put_with_ttl":
+            if self._random.random() < 0.5:
+                due = operation.invoked + operation.args[2] * MS - self._random.randrange(-5 * MS, 20 * MS)
+                self._schedule.at(max(due, self._schedule.now), self._renew, client, operation.args)
+        elif operation.kind == "get":
             record = operation.result[0]
             if operation.key.startswith("/k/"):
                 self._seen[operation.client, operation.key] = record
@@ -89,8 +116,6 @@ class Workload:
     # ---------------------------------------------------------------- the next operation
 
     def _next(self, client: Client) -> None:
-        if not self._running or client.busy:
-            return
         names = [name for name, _ in _OPERATIONS]
         name = self._random.choices(names, [weight for _, weight in _OPERATIONS])[0]
         key = self._random.choice(self.keys)
@@ -127,6 +152,17 @@ class Workload:
         known = None if record is None else record[1]
         expected = record[3] if record is not None and self._random.random() < 0.4 else known
         client.begin("compare_and_swap", (key, expected, new), None, timeout_ms, (key, known, new))
+
+    def _renew(self, client: Client, leased: tuple[str, bytes, int]) -> None:
+        if self._running and not client.busy and self._leased.get(client.number) == leased:
+            self._to_look_at.add(client.number)
+            client.begin("put_with_ttl", leased, None, 1_000)
+
+    def _look(self, client: Client) -> None:
+        if client.number in self._leased:
+            client.begin("get", (self._leased[client.number][0],), LINEARIZABLE, 1_000)
+        else:
+            self._next(client)
 
     def _ttl(self, client: Client, timeout_ms: int) -> None:
         leased = self._leased.get(client.number)

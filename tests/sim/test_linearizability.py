@@ -103,7 +103,9 @@ def _made_up(source: random.Random, size: int) -> list[Event]:
             [
                 put(invoked, returned, str(value)),
                 get(invoked, returned, value),
-                swap(invoked, returned, value, "b" if number % 2 else "a", source.choice([SWAPPED, value, "c"])),
+                swap(
+                    invoked, returned, value, "b" if number % 2 else "a", source.choice([SWAPPED, value, "c"])
+                ),
                 delete(invoked, returned, source.random() < 0.5),
             ]
         )
