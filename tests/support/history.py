@@ -63,9 +63,12 @@ class Operation(NamedTuple):
 
 
 class Recorder(threading.Thread):
-    """One client."""
+    """One client. One that `hops` asks another node each time and makes no pause: what it wrote through one it reads
+    from the next, which may not have it yet."""
 
-    def __init__(self, history: str, name: str, store: MetadataStore, enough: threading.Event) -> None:
+    def __init__(
+        self, history: str, name: str, store: MetadataStore, enough: threading.Event, hops: int = 0
+    ) -> None:
         super().__init__(name=name, daemon=True)
         self._keys = [f"/{history}/{key}" for key in KEYS]
         self._counter = history
@@ -73,6 +76,7 @@ class Recorder(threading.Thread):
         self.failure: BaseException | None = None
         self._store = store
         self._enough = enough
+        self._hops = hops
         # Which key comes next is no secret, and the same in every run.
         self._random = random.Random(name)
         self._numbers = itertools.count(1)
@@ -84,10 +88,15 @@ class Recorder(threading.Thread):
     def run(self) -> None:
         """Until told that it is enough."""
         try:
-            for turn in itertools.cycle(self._turns):
-                if self._enough.wait(PAUSE_S):
+            for number, turn in enumerate(itertools.cycle(self._turns)):
+                if self._enough.wait(0 if self._hops else PAUSE_S):
                     return
-                operation = turn(self._random.choice(self._keys))
+                if self._hops:
+                    # The order of preference is the store's own affair, but for this one.
+                    self._store._terms.endpoints.place = self._random.randrange(self._hops)
+                if number % len(self._turns) == 0:
+                    key = self._random.choice(self._keys)
+                operation = turn(key)
                 self.operations.append(operation)
                 if operation.outcome == OK and operation.kind != TAKE_ID:
                     self._last[operation.key] = operation.revision
@@ -194,7 +203,8 @@ class History:
     """The clients and watchers of one cluster, from the start of the test to its end.
 
     `endpoints` are those of the nodes. Every node is the first choice of a client that may go elsewhere (`roamers`)
-    and the only choice of another (`residents`), which asks a node also while it is cut off from the rest.
+    and the only choice of another (`residents`), which asks a node also while it is cut off from the rest. One more
+    asks each node in turn.
     """
 
     def __init__(self, name: str, endpoints: list[str], patience_ms: int = PATIENCE_MS) -> None:
@@ -215,7 +225,8 @@ class History:
             Recorder(name, f"resident {place}", self._kept([endpoint]), self._enough)
             for place, endpoint in enumerate(endpoints)
         ]
-        self.recorders = [*self.roamers, *self.residents]
+        hopper = Recorder(name, "hopper", self._kept(endpoints), self._enough, hops=len(endpoints))
+        self.recorders = [*self.roamers, *self.residents, hopper]
         # Each watcher knows its own node only: it has to come back to it.
         self.watchers = [
             Watcher(name, endpoint, self._kept([endpoint]), self.first_revision) for endpoint in endpoints
