@@ -260,14 +260,14 @@ class Forming:
         return self._collect(now)
 
     def _gather(self, now: int) -> list[str]:
-        """Nobody has been promised anything: wait for all, then the lowest id plans."""
+        """This node has promised nothing: wait for all, then the lowest id plans, unless somebody else has already."""
         obstacles = self._seeds.obstacles(now)
         if obstacles:
             return obstacles
         bound = next((info for info in self._seeds.answers() if info.cluster_id), None)
         members = self._seeds.members()
         first = members[0].node_id if bound is None else bound.leader_id or bound.node_id
-        if bound is not None or first != self._me.node_id:
+        if first != self._me.node_id:
             known = next((_name(member) for member in members if member.node_id == first), f"node {first}")
             return [f"waiting for {known}, which initialises the cluster"]
         self._plan(now)

@@ -578,6 +578,27 @@ def test_an_answer_to_a_question_from_before_the_promise_does_not_release_it() -
     assert prepare(node, 20, peer.PrepareInit(78, GOOD, 1)).promised
 
 
+def asks(node: Forming, now: int) -> int:
+    """The nonce of the question that it asks now."""
+    node.turn(now)
+    ((_, asked),) = node.outbox
+    node.outbox.clear()
+    assert isinstance(asked.message, peer.GetNodeInfo)
+    return asked.message.nonce
+
+
+def test_an_answer_to_a_question_of_an_earlier_start_releases_nothing() -> None:
+    ledger = MemoryLedger(10)
+    ledger.promise(Founding(77, 20, GOOD, 1))
+    chance = random.Random(1)
+    earlier, later = (Forming(CONFIG, ledger, chance.randrange, lambda: 5) for _ in range(2))
+    old, new = asks(earlier, 0), asks(later, 0)
+    for nonce, released in ((old, False), (new, True)):
+        info = peer.NodeInfo(20, 66, "h2:1", "h2:2", CONFIG.seed_nodes, False, 20, nonce)
+        later.receive("seed:h2:1", FromPeer((), peer.Header(0, 20, 10, 0, 0), info), 1)
+        assert prepare(later, 20, peer.PrepareInit(78, GOOD, 1)).promised == released
+
+
 def test_a_node_that_belongs_to_a_cluster_repeats_its_promise_and_gives_no_other() -> None:
     founding = Founding(77, 20, GOOD, 1)
     identity = Identity(10, 77, 3)
