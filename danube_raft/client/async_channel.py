@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,46 @@ BATCH_REQUESTS = 1_000
 """What goes into one message: well below the 2 MiB and 10,000 requests that a node takes."""
 RECEIVES_MAX = 64
 """Messages taken before other callbacks of the loop have their turn."""
+
+
+class _Room:
+    """So many may be inside; more wait in the order in which they came. A place that is left goes to the first of
+    them directly."""
+
+    def __init__(self, size: int) -> None:
+        self._free = size
+        self._waiting: deque[asyncio.Future[bool]] = deque()
+
+    async def enter(self, loop: asyncio.AbstractEventLoop, timeout_ms: float) -> bool:
+        """False: there was no place in time. Who gets True must `leave`."""
+        if self._free:
+            self._free -= 1
+            return True
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiting.append(waiter)
+        timer = loop.call_later(timeout_ms / 1000, _give_up, waiter)
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if not waiter.cancelled() and waiter.result():
+                self.leave()
+            raise
+        finally:
+            timer.cancel()
+
+    def leave(self) -> None:
+        """Make place for another."""
+        while self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(True)
+                return
+        self._free += 1
+
+
+def _give_up(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(False)
 
 
 class _Flight:
@@ -165,8 +206,8 @@ class AsyncChannel:
         self._under_way: set[_Flight] = set()
         self._idle: asyncio.Future[None] | None = None
         self._over = False
-        self._writes = asyncio.Semaphore(WRITES_MAX)
-        self._others = asyncio.Semaphore(OTHERS_MAX)
+        self._writes = _Room(WRITES_MAX)
+        self._others = _Room(OTHERS_MAX)
 
     def check_usable(self) -> asyncio.AbstractEventLoop:
         """The loop that it belongs to, which is this one. Raises Rejected if it is not, or it is closed."""
@@ -187,26 +228,20 @@ class AsyncChannel:
     async def run(self, is_write: bool, timeout_ms: float, make: Callable[[float], Call]) -> Call:
         """The call that `make` makes for a beginning now, when it has its result. Raises its error."""
         started = now_ms()
-        self.check_usable()
+        loop = self.check_usable()
         room = self._writes if is_write else self._others
-        if room.locked():
-            try:
-                async with asyncio.timeout(timeout_ms / 1000):
-                    await room.acquire()
-            except TimeoutError:
-                limit = WRITES_MAX if is_write else OTHERS_MAX
-                raise Overloaded(f"{limit} requests of this store are waiting already") from None
-        else:
-            await room.acquire()
+        if not await room.enter(loop, timeout_ms):
+            limit = WRITES_MAX if is_write else OTHERS_MAX
+            raise Overloaded(f"{limit} requests of this store are waiting already")
         try:
-            loop = self.check_usable()
+            self.check_usable()
             call = make(started)
             try:
                 await self._fly(_Flight(call, loop))
             finally:
                 call.close()
         finally:
-            room.release()
+            room.leave()
         return call
 
     async def _fly(self, flight: _Flight) -> None:

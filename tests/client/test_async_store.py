@@ -124,6 +124,25 @@ def test_waiting_for_a_turn_is_part_of_the_deadline(node: FakeNode, monkeypatch:
     asyncio.run(work())
 
 
+def test_a_request_that_got_its_turn_late_has_what_is_left_of_its_time(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(async_channel, "WRITES_MAX", 1)
+    node.script.append(HOLD)
+
+    async def work() -> None:
+        async with AsyncMetadataStore(node.endpoint, timeout_ms=20_000) as store:
+            first = asyncio.create_task(store.put("/a", 1))
+            await until(node, lambda: node.of("put"))
+            second = asyncio.create_task(store.put("/a", 2))
+            await asyncio.wait([second], timeout=0.3)
+            await asyncio.to_thread(node.release)
+            await asyncio.gather(first, second)
+
+    asyncio.run(work())
+    assert node.of("put")[-1][wire.TIMEOUT_MS] <= 19_750
+
+
 @pytest.mark.parametrize("endpoint", ["node", NOWHERE])
 def test_a_deadline_is_never_early_and_not_late(node: FakeNode, endpoint: str) -> None:
     node.script += [LOST] * 99
