@@ -11,10 +11,10 @@ import pytest
 import zmq
 from fake_node import HOLD, LOST, NODE_ID, FakeNode, put_event
 
-from danube_raft import AsyncMetadataStore, Leadership, errors
-from danube_raft.client import async_channel
+from danube_raft import AsyncMetadataStore, AsyncWatch, Leadership, errors
+from danube_raft.client import async_channel, stream
 from danube_raft.client.call import WRITES_MAX
-from danube_raft.client.channel import events
+from danube_raft.client.channel import connect, events
 from danube_raft.wire import client as wire
 
 NOWHERE = "127.0.0.1:1"
@@ -420,3 +420,104 @@ def test_a_handle_wants_a_running_loop(node: FakeNode) -> None:
     with pytest.raises(RuntimeError, match="no running event loop"):
         store.leadership()
     asyncio.run(store.aclose())
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer helps a watch: what happens must be noticed when it happens."""
+    monkeypatch.setattr(stream, "SILENCE_MS", 600_000)
+    monkeypatch.setattr(stream, "PROBE_MS", 600_000)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_waiting_task_notices_an_event_and_the_loss_of_its_connection(node: FakeNode) -> None:
+    async def following(watch: AsyncWatch, revision: int) -> None:
+        task = asyncio.create_task(anext(watch))
+        await until(node, lambda: node.streams)
+        # It surely waits: nothing else happens in this loop.
+        assert await asyncio.wait([task], timeout=0.1) == (set(), {task})
+        event = put_event("/a/1", b"1", revision)
+        await asyncio.to_thread(node.frame, wire.FRAME_EVENTS, (event,), revision, False)
+        assert (await asyncio.wait_for(task, LIMIT_S)).revision == revision
+
+    async def work() -> None:
+        async with AsyncMetadataStore(node.endpoint) as store, store.watch("/a/", from_revision=2) as watch:
+            await following(watch, 2)
+            task = asyncio.create_task(anext(watch))
+            await asyncio.wait([task], timeout=0.1)
+            await asyncio.to_thread(node.down)
+            await asyncio.to_thread(node.up)
+            await until(node, lambda: len(node.of("watch")) == 2)
+            task.cancel()
+            await ended(task)
+            await following(watch, 3)
+
+    asyncio.run(work())
+
+
+def test_a_watch_that_is_closed_while_it_begins_never_subscribes(node: FakeNode) -> None:
+    async def work() -> None:
+        async with AsyncMetadataStore(node.endpoint) as store:
+            node.script.append(HOLD)
+            watch = store.watch("/a/")
+            task = asyncio.create_task(watch.changes())
+            await until(node, lambda: node.of("get"))
+            end = asyncio.create_task(watch.aclose())
+            await asyncio.wait([end], timeout=0.02)
+            await asyncio.to_thread(node.release)
+            assert await asyncio.wait_for(task, LIMIT_S) == []
+            await asyncio.wait_for(end, LIMIT_S)
+            assert watch._subscription is not None
+            assert watch._subscription.closed
+        assert not node.of("watch")
+
+    asyncio.run(work())
+
+
+def test_a_store_forgets_what_has_ended(node: FakeNode) -> None:
+    async def work() -> None:
+        async with AsyncMetadataStore(node.endpoint) as store:
+            async with store.watch("/a/"), store.leadership():
+                assert len(store._open) == 2
+            assert not store._open
+
+    asyncio.run(work())
+
+
+# ---------------------------------------------------------------- the other end, and this one
+
+
+def test_rubbish_disturbs_nothing_else_in_the_loop(node: FakeNode) -> None:
+    node.script += [lambda _: b"\xc1\xc1", lambda _: b"\x93\x01\x02\x03"]
+    troubles: list[Any] = []
+
+    async def work() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, trouble: troubles.append(trouble))
+        async with AsyncMetadataStore(node.endpoint) as store:
+            assert (await store.put("/a", 1)).version == 1
+
+    asyncio.run(work())
+    assert troubles == []
+
+
+def test_a_write_that_was_sent_stays_uncertain_when_there_is_no_room_for_another_socket(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.script += [LOST] * 9
+
+    def refuse(context: Any, endpoint: str) -> Any:
+        if endpoint == NOWHERE:
+            raise errors.Overloaded("no socket")
+        return connect(context, endpoint)
+
+    monkeypatch.setattr(async_channel, "connect", refuse)
+
+    async def work() -> None:
+        async with AsyncMetadataStore([node.endpoint, NOWHERE]) as store:
+            with pytest.raises(errors.Uncertain):
+                await store.put("/a", 1)
+            with pytest.raises(errors.Overloaded, match="no socket"):
+                await store.get("/a")
+            assert nothing_left(store)
+
+    asyncio.run(work())
