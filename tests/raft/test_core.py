@@ -63,6 +63,10 @@ def test_messages_for_others_are_inert() -> None:
         core.step(peer.Header(CLUSTER, sender, receiver, 50, 1), vote, 0)
     core.step(peer.Header(CLUSTER, 2, 1, 50, 1), peer.TimeoutNow(), 0)
     assert (core.role, core.term) == ("leader", 2)
+    follower = Core(1, Config(), EMPTY, random.Random(1), 0)
+    follower.step(peer.Header(CLUSTER, 2, 3, 50, 1), vote, 0)
+    follower.step(peer.Header(CLUSTER, 2, 3, 50, 1), peer.Heartbeat(0, 0, 0), 0)
+    assert (follower.term, follower.vote, follower.leader_id) == (0, 0, 0)
 
 
 def test_a_second_leader_of_a_term_is_a_bug() -> None:

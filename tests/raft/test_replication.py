@@ -85,6 +85,17 @@ def test_messages_of_a_round_of_reads() -> None:
     assert kinds(cluster) == {"Heartbeat": 2, "HeartbeatReply": 2}
 
 
+def test_an_empty_message_is_answered_only_if_it_tells_where_the_logs_meet() -> None:
+    """Once: a follower that has restarted learns by it that its log matches; after that it only tells the commit."""
+    cluster = Cluster(3, logs={1: [1, 2, 2]})
+    empty = peer.AppendEntries(3, 2, 3, 0, ())
+    assert cluster.hear(1, 2, 2, empty) == [(2, peer.AppendReply(True, 3, 0, 0, True))]
+    assert cluster.hear(1, 2, 2, empty) == []
+    assert cluster.hear(1, 2, 2, peer.AppendEntries(4, 2, 3, 0, ())) == [
+        (2, peer.AppendReply(False, 4, 3, 2, True))
+    ]
+
+
 def test_an_idle_cluster_only_has_heartbeats() -> None:
     """Two messages and their answers per heartbeat, and nothing else."""
     cluster = led()
@@ -194,6 +205,58 @@ def test_a_follower_far_behind_is_streamed_from_disk_at_full_window() -> None:
 
 
 # ---------------------------------------------------------------- windows
+
+
+def test_a_peers_window_is_counted_in_bytes_too() -> None:
+    """Two entries fill it, however many messages are allowed; an ack opens it again."""
+    cluster = led(inflight_max_bytes=200)
+    cluster.isolate(1)
+    for _ in range(5):
+        cluster.propose(1, bytes(100 - ENTRY_OVERHEAD_BYTES))
+    cluster.settle()
+    entries = [
+        len(m.entries) for h, m in cluster.sent if h.receiver == 3 and isinstance(m, peer.AppendEntries)
+    ]
+    assert entries == [1, 1]
+    [(_, message)] = cluster.hear(1, 3, 2, peer.AppendReply(True, 4, 0, 0, True))
+    assert isinstance(message, peer.AppendEntries)
+    assert len(message.entries) == 3
+
+
+def test_a_follower_over_its_credit_for_writes_ignores_entries() -> None:
+    """Its memory stays bounded while its disk is slow; it says nothing, and the leader repeats."""
+    cluster = Cluster(3, unacked_write_max_bytes=200)
+    cluster.silent = {1}
+    four = tuple(entry(index, 2) for index in range(2, 6))
+    cluster.hear(1, 2, 2, peer.AppendEntries(1, 1, 1, 0, four))
+    more = peer.AppendEntries(5, 2, 1, 0, (entry(6, 2),))
+    assert cluster.hear(1, 2, 2, more) == []
+    assert (cluster[1].last_index, cluster[1].leader_id) == (5, 2)
+    cluster.silent = set()
+    cluster.sync(1)
+    assert cluster.hear(1, 2, 2, more) == [(2, peer.AppendReply(True, 6, 0, 0, True))]
+
+
+def test_a_suspect_peer_counts_for_nothing() -> None:
+    """Not for commit, also with what it had acknowledged before; not for reads; not for check-quorum."""
+    cluster = led()
+    cluster.isolate(1)
+    cluster.silent = {1}
+    cluster.propose(1)
+    cluster.read(1, 1)
+    cluster.hear(1, 2, 2, peer.AppendReply(True, 3, 0, 0, True))
+    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, False))
+    cluster.hear(1, 3, 2, peer.AppendReply(True, 3, 0, 0, True))
+    assert (cluster[1].commit_index, cluster.answer(1, 1)) == (2, None), "node 3 and a silent disk"
+    cluster.silent = set()
+    cluster.sync(1)
+    assert cluster[1].commit_index == 3, "node 3 and the leader"
+    began = cluster.now
+    while cluster[1].role == "leader":
+        cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, False))
+        cluster.run(HEARTBEAT_MS)
+        assert cluster.now - began <= Config().election_max_ms + 2 * HEARTBEAT_MS
+    assert cluster.answer(1, 1) == -1
 
 
 def test_a_new_leader_counts_the_uncommitted_tail_that_it_inherits() -> None:
