@@ -60,7 +60,7 @@ class Nemesis:
         """Begin, after a quiet moment in which the cluster comes up. From `calm_at` on all is well for some seconds,
         so that every world gets something done."""
         self._calm_at = calm_at
-        self._schedule.after(round(self._random.uniform(0.5, 3.0) * SECOND), self._act)
+        self._schedule.after(round(self._random.uniform(0.3, 1.5) * SECOND), self._act)
 
     def stop(self) -> None:
         """No new faults; all that can be mended is mended."""
@@ -70,6 +70,11 @@ class Nemesis:
             node.resume()
             node.boot_again(node.boots)
 
+    @property
+    def faults(self) -> int:
+        """How many were begun."""
+        return self.done.total() - self.done["mend"]
+
     def _act(self) -> None:
         if not self._running:
             return
@@ -78,7 +83,8 @@ class Nemesis:
             self._mend()
             self._schedule.after(CALM_S * SECOND, self._act)
             return
-        action = self._random.choice(self._actions)
+        # The first is a fault: a world without any would show nothing.
+        action = self._random.choice(self._actions if self.done else self._actions[:-1])
         self.done[action.__name__.strip("_")] += 1
         action()
         self._schedule.after(round(self._random.expovariate(1 / self._pause_s) * SECOND), self._act)

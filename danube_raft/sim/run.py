@@ -30,6 +30,7 @@ class Report(NamedTuple):
     operations: int
     succeeded: int
     elections: int
+    faults: int
     effects: Counter[str]
     trace: str
 
@@ -76,6 +77,7 @@ def _report(world: World) -> Report:
         len(operations),
         sum(operation.outcome == OK for operation in operations),
         world.checks.completeness.elections,
+        world.nemesis.faults,
         effects,
         world.trace.digest(),
     )
@@ -86,7 +88,7 @@ def _check_activity(report: Report) -> None:
         raise Idle(f"only {report.succeeded} of {report.operations} operations succeeded")
     if not report.elections:
         raise Idle("nobody ever led")
-    if report.effects.total() == 0:
+    if not report.faults:
         raise Idle("nothing was disturbed")
 
 

@@ -1,0 +1,127 @@
+"""Whole clusters from seeds: those that once failed, a fresh row, and that a seed means the same everywhere.
+
+What a world checks is told in `danube_raft/sim/`; `scripts/simulate` runs more of them. A seed that fails here goes into
+seeds.txt with a line that says what it showed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from danube_raft.sim.run import NEEDED, Idle, Report, check_coverage, command, simulate
+from danube_raft.sim.settings import Options
+from danube_raft.sim.world import World
+
+ROOT = Path(__file__).parent.parent.parent
+LIMIT_S = 300
+
+
+def known_seeds() -> list[Options]:
+    lines = (ROOT / "tests" / "sim" / "seeds.txt").read_text().splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
+    return [Options(int(row[0]), int(row[1]), float(row[2])) for row in rows]
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "danube_raft.sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("options", known_seeds(), ids=lambda options: f"seed {options.seed}")
+def test_a_seed_that_once_failed_passes(options: Options) -> None:
+    simulate(options)
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_seeds_pass_and_every_kind_of_fault_happens() -> None:
+    """The command checks the coverage of so many seeds itself."""
+    done = run("--seed", "1", "--seeds", "64", "--minutes", "0.1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "64 of 64 seeds" in done.stdout
+    assert "effects: " in done.stdout
+
+
+@pytest.mark.timeout(LIMIT_S)
+def test_a_seed_gives_the_same_trace_whatever_the_hash_seed() -> None:
+    """Byte for byte, every event: else a failure could not be repeated."""
+    arguments = ("--seed", "21", "--nodes", "3", "--minutes", "0.3", "--trace")
+    one = run(*arguments, PYTHONHASHSEED="1")
+    other = run(*arguments, PYTHONHASHSEED="4711")
+    assert one.returncode == other.returncode == 0, one.stderr + other.stderr
+    assert one.stdout.count("\n") > 2_000
+    assert one.stdout == other.stdout
+
+
+def test_another_seed_is_another_world() -> None:
+    assert simulate(Options(1, 3, 3.0)).trace != simulate(Options(2, 3, 3.0)).trace
+
+
+class Broken(World):
+    """A world whose check fails at some moment."""
+
+    def _check_history(self) -> None:
+        raise AssertionError("planted")
+
+
+def test_a_failure_says_how_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danube_raft.sim.run.World", Broken)
+    with pytest.raises(AssertionError, match="planted") as caught:
+        simulate(Options(3, 1, 2.0))
+    (note,) = caught.value.__notes__
+    assert "the last events:" in note
+    assert note.endswith("repeat with: scripts/simulate --seed 3 --nodes 1 --minutes 0.0333333 --trace")
+
+
+def test_the_command_that_repeats_a_world_runs_that_world() -> None:
+    options = Options(5, 3, 3.0)
+    words = command(options).split()
+    assert words[0] == "scripts/simulate"
+    assert simulate(options).trace in run(*words[1:]).stdout
+
+
+def test_a_world_in_which_nothing_succeeds_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danube_raft.sim.run.OPERATIONS_MIN", 10_000)
+    with pytest.raises(Idle, match="operations succeeded"):
+        simulate(Options(1, 1, 2.0))
+
+
+def report(**effects: int) -> Report:
+    return Report(1, 3, 10.0, 100, 90, 2, 4, Counter(effects), "")
+
+
+def test_faults_that_never_happened_are_a_failure() -> None:
+    everything = dict.fromkeys(NEEDED, 1)
+    check_coverage([report(**everything)])
+    with pytest.raises(Idle, match="in no world: isolate"):
+        check_coverage([report(**{**everything, "isolate": 0})])
+    with pytest.raises(Idle, match="no leader was ever followed"):
+        check_coverage([report(**everything)._replace(elections=1)])
+
+
+def test_the_command_fails_when_a_seed_fails() -> None:
+    """A world of no time has no faults in it."""
+    done = run("--seed", "1", "--seeds", "4", "--minutes", "0.0001", "--nodes", "3")
+    assert done.returncode == 1
+    assert "Idle" in done.stderr
+    assert "repeat with: scripts/simulate --seed" in done.stderr
+    assert "failed" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--nodes", "9"), ("--seeds", "-1"), ("--trace", "--seeds", "2"), ("--minutes", "0")]
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).returncode == 2
