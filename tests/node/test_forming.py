@@ -161,7 +161,7 @@ class Alias:
 
 
 def test_a_seed_that_answers_with_my_own_id_is_me() -> None:
-    world = World(6, 2)
+    world = World(6, 2, [10, 20])
     Alias(world, "name1:1", world.hosts[0])
     for host in world.hosts:
         host.start(("name1:1", "h2:1"))
@@ -329,6 +329,44 @@ def test_a_member_wiped_after_its_promise_but_before_the_others_is_planned_for_a
     assert founding is not None
     assert founding != first
     assert founding.initialiser == 10
+
+
+def test_a_restarted_initialiser_sees_that_a_member_was_replaced() -> None:
+    world = World(16, node_ids=[10, 20, 30])
+    one, two, three = world.hosts
+    cut_as_it_plans(world, one, two)
+    all_start(world)
+    world.run_for(SOON_MS)
+    for host in world.hosts:
+        host.crash()
+    three.wipe(35)
+    one.start()
+    three.start()
+    world.run_for(SOON_MS)
+    assert one.waiting == "waiting for h2:1 to answer"
+    one.dies_at = lambda _change: False
+    world.cut = set()
+    two.start()
+    assert one_cluster(world) == {10, 20, 35}
+
+
+def test_an_initialiser_with_a_shorter_list_plans_without_the_others() -> None:
+    world = World(17, node_ids=[10, 20, 30])
+    one, two, three = world.hosts
+    cut_as_it_plans(world, one, three)
+    all_start(world)
+    world.run_for(SOON_MS)
+    assert two.ledger.founding() == one.ledger.founding() is not None
+    three.crash()
+    for host in (one, two):
+        host.crash()
+        host.dies_at = lambda _change: False
+        host.start(("h1:1", "h2:1"))
+    assert world.run(lambda: bool(one.cluster_id and two.cluster_id), SOON_MS)
+    assert world.completed == {one.cluster_id: {10, 20}}
+    three.start()
+    world.run_for(SOON_MS)
+    assert "waiting to be added" in three.waiting
 
 
 def test_a_lost_initialiser_holds_those_who_promised_until_they_are_emptied() -> None:
@@ -597,6 +635,78 @@ def test_an_answer_to_a_question_of_an_earlier_start_releases_nothing() -> None:
         info = peer.NodeInfo(20, 66, "h2:1", "h2:2", CONFIG.seed_nodes, False, 20, nonce)
         later.receive("seed:h2:1", FromPeer((), peer.Header(0, 20, 10, 0, 0), info), 1)
         assert prepare(later, 20, peer.PrepareInit(78, GOOD, 1)).promised == released
+
+
+SEED = "seed:h2:1"
+
+
+def hears(
+    node: Forming, nonce: int, cluster_id: int, *, initialised: bool = False, node_id: int = 20
+) -> None:
+    info = peer.NodeInfo(node_id, cluster_id, "h2:1", "h2:2", CONFIG.seed_nodes, initialised, 0, nonce)
+    node.receive(SEED, FromPeer((), peer.Header(0, node_id, 10, 0, 0), info), node._now)
+    node.turn(node._now)
+
+
+@pytest.mark.parametrize("cluster_id", [0, 66])
+def test_an_initialiser_that_is_bound_to_nothing_or_something_else_releases_the_promise(
+    cluster_id: int,
+) -> None:
+    ledger = MemoryLedger(10)
+    ledger.promise(Founding(77, 20, GOOD, 1))
+    node = Forming(CONFIG, ledger, random.Random(1).randrange, lambda: 5)
+    hears(node, asks(node, 0), 77)
+    assert not prepare(node, 20, peer.PrepareInit(78, GOOD, 1)).promised
+    hears(node, asks(node, 300), cluster_id)
+    node.outbox.clear()
+    if cluster_id:
+        assert prepare(node, 20, peer.PrepareInit(78, GOOD, 1)).promised
+    else:
+        # All are free, and this one has the lowest id.
+        founding = ledger.founding()
+        assert founding is not None
+        assert founding.initialiser == 10
+
+
+def test_only_the_promised_cluster_is_joined_and_only_once_it_runs() -> None:
+    ledger = MemoryLedger(10)
+    ledger.promise(Founding(77, 20, GOOD, 1))
+    node = Forming(CONFIG, ledger, random.Random(1).randrange, lambda: 5)
+    for step, (cluster_id, initialised, node_id) in enumerate(
+        [(66, True, 30), (77, False, 20), (77, False, 30)]
+    ):
+        hears(node, asks(node, 300 * step), cluster_id, initialised=initialised, node_id=node_id)
+        assert not node.done
+        assert node.waiting.startswith("waiting for node 20 at h2:1, which initialises the cluster")
+        assert not prepare(node, 20, peer.PrepareInit(78, GOOD, 1)).promised
+    hears(node, asks(node, 900), 77, initialised=True, node_id=30)
+    assert node.done
+    assert ledger.identity().cluster_id == 77
+
+
+def test_promises_count_for_one_plan_and_one_member() -> None:
+    ledger = MemoryLedger(10)
+    node = Forming(CONFIG, ledger, random.Random(1).randrange, lambda: 5)
+    hears(node, asks(node, 0), 0)
+    plan = ledger.founding()
+    assert plan is not None
+    ((edge, asked),) = node.outbox
+    assert (edge, asked.header.receiver) == (SEED, 20)
+    assert asked.message == peer.PrepareInit(plan.cluster_id, plan.configuration, plan.wall_ms)
+
+    def replies(sender: int, promised: bool, cluster_id: int) -> None:
+        reply = peer.PrepareInitReply(promised, "" if promised else "not today", cluster_id)
+        node.receive(SEED, FromPeer((), peer.Header(0, sender, 10, 0, 0), reply), node._now)
+        node.turn(node._now)
+
+    replies(20, True, plan.cluster_id + 1)
+    replies(30, True, plan.cluster_id)
+    assert (node.done, node.waiting) == (False, "waiting for node 20 at h2:1 to promise")
+    replies(20, False, plan.cluster_id)
+    assert (node.done, node.waiting) == (False, "waiting for node 20 at h2:1 to promise (not today)")
+    replies(20, True, plan.cluster_id)
+    assert node.done
+    assert ledger.identity().cluster_id == plan.cluster_id
 
 
 def test_a_node_that_belongs_to_a_cluster_repeats_its_promise_and_gives_no_other() -> None:
