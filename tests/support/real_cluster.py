@@ -128,10 +128,8 @@ class ClusterNode(RealNode):
         assert self.process is not None
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], wait_s)
-        line = self.process.stdout.readline().decode() if ready else ""
-        assert line.startswith("ready"), (
-            f"{self.name}: {line!r} after {wait_s} s\n{self.log_path.read_text()}"
-        )
+        line = self.process.stdout.readline().decode() if ready else f"silent for {wait_s} s"
+        assert line.startswith("ready"), f"{self.name}: {line or 'ended'}\n{self.log_path.read_text()}"
         fields = dict(field.split("=", 1) for field in line.split()[1:])
         self.node_id = int(fields["node_id"])
         self.saw(self.family())
