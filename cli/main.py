@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from . import bench, kv, node, watch
+from . import bench, cluster, kv, members, node, watch
 from .exit_codes import FAILED, FINE, INTERRUPTED, USAGE, exit_code
 from .options import EndpointsOption, Given, OutputOption, TimeoutOption, help_without_command
 from .output import printable
@@ -38,6 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(node.app, name="node")
+app.add_typer(cluster.app, name="cluster")
+app.command("members")(members.members)
 app.command("get")(kv.get)
 app.command("put")(kv.put)
 app.command("delete")(kv.delete)

@@ -270,7 +270,7 @@ class Supervisor:
         return bool(poller.poll(pause_ms))
 
 
-def _stop_on_signals() -> int:
+def stop_on_signals() -> int:
     """A descriptor that becomes readable on SIGINT, SIGTERM and SIGHUP."""
     readable, writable = socket.socketpair()
     writable.setblocking(False)
@@ -302,7 +302,7 @@ def serve(config: Config, parent_descriptors: tuple[int, ...] = ()) -> int:
 
     `parent_descriptors`: also stop when one of these becomes readable or closed.
     """
-    descriptors = (_stop_on_signals(), *parent_descriptors)
+    descriptors = (stop_on_signals(), *parent_descriptors)
     config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
     with held_data_dir(config, inheritable=True) as data_dir:
         logs.set_up(config.log_level, "supervisor")

@@ -1,0 +1,157 @@
+"""Several nodes on this machine under one parent: for trying out, for tests and for benchmarks.
+
+    DIR/cluster.json    how many nodes, and the base port
+    DIR/node1.yaml      settings of the first node, as `danube-raft node start --config` takes them
+    DIR/node1/          its data directory
+    DIR/node1.log       its log lines
+
+Clients are served on ports P, P+1, …; with n nodes the peers use P+n, P+n+1, … Members know each other by these
+addresses for good, so a directory keeps the number of nodes and the base port that it was made with.
+
+Each node is an ordinary node with its supervisor and processes, and stops when this parent does: the supervisors
+hear from a pipe. A node that ends by itself is not started again; the others go on as a cluster does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from danube_raft import errors
+from danube_raft.config import Config, load
+
+STOP_EXTRA_MS = 1_000
+"""What a supervisor itself needs beyond `stop_timeout_ms`."""
+HOST = "127.0.0.1"
+
+
+class Plan(NamedTuple):
+    """What a directory holds, or is to hold."""
+
+    nodes: int
+    base_port: int
+
+
+def settle_plan(directory: Path, nodes: int | None, base_port: int | None, default: Plan) -> Plan:
+    """The plan of a directory: the one that it was made with, else what is asked for, which is written down.
+
+    Raises ConfigInvalid if the two differ.
+    """
+    path = directory / "cluster.json"
+    try:
+        found = json.loads(path.read_text())
+        plan = Plan(found["nodes"], found["base_port"])
+    except FileNotFoundError:
+        plan = Plan(nodes or default.nodes, base_port or default.base_port)
+        if plan.base_port + 2 * plan.nodes > 65_536:
+            raise errors.ConfigInvalid(
+                f"--base-port {plan.base_port}: {2 * plan.nodes} ports from there on do not exist"
+            ) from None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(plan._asdict()) + "\n")
+        except OSError as error:
+            raise errors.ConfigInvalid(f"--data-dir {directory}: {error.strerror or error}") from None
+        return plan
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise errors.ConfigInvalid(f"{path} cannot be read: {error}") from None
+    for name, asked, kept in (
+        ("--nodes", nodes, plan.nodes),
+        ("--base-port", base_port, plan.base_port),
+    ):
+        if asked not in (None, kept):
+            raise errors.ConfigInvalid(
+                f"{directory} holds a cluster that was made with {name} {kept}, not {asked}: leave the option out or "
+                "choose another directory"
+            )
+    return plan
+
+
+class LocalNode:
+    """One node of the cluster."""
+
+    def __init__(self, directory: Path, number: int, plan: Plan) -> None:
+        self.number = number
+        self.log_path = directory / f"node{number}.log"
+        self.config_path = directory / f"node{number}.yaml"
+        raft = [f"{HOST}:{plan.base_port + plan.nodes + place}" for place in range(plan.nodes)]
+        self.settings = {
+            "data_dir": str(directory / f"node{number}"),
+            "client_listen": f"{HOST}:{plan.base_port + number - 1}",
+            "raft_listen": raft[number - 1],
+            # A single node needs nobody to form a cluster with.
+            "seed_nodes": raft if plan.nodes > 1 else [],
+        }
+        self.config: Config = load(None, self.settings)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; its first line on standard output says how that went."""
+        self.config_path.write_text(yaml.safe_dump(self.settings, sort_keys=False))
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "danube_raft.node.supervisor"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                process_group=0,
+            )
+        assert self.process.stdin is not None, "the settings go through standard input"
+        # A pipe that is broken already: the supervisor has ended, which its output tells.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(self.config.to_json().encode() + b"\n")
+            self.process.stdin.flush()
+
+    def answer(self) -> errors.DanubeRaftError | None:
+        """Read the line that says how the start went: None when it is ready, else why not. Call when it is readable."""
+        assert self.process is not None, "it was started"
+        assert self.process.stdout is not None, "its output is read here"
+        said = self.process.stdout.readline()
+        if said.startswith(b"ready"):
+            return None
+        if not said:
+            return errors.Fatal(f"node {self.number} ended before it served; see {self.log_path}")
+        code, message = json.loads(said)
+        return errors.from_wire(code, f"node {self.number}: {message}")
+
+    def stop(self) -> None:
+        """Tell it to end, without waiting."""
+        if self.process is not None and self.process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Wait for its end, which comes soon after `stop`."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait((self.config.stop_timeout_ms + STOP_EXTRA_MS) / 1000)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+@contextlib.contextmanager
+def running(directory: Path, plan: Plan) -> Iterator[list[LocalNode]]:
+    """All nodes, started but perhaps not ready yet; they are stopped at the end. Raises ConfigInvalid."""
+    directory = directory.absolute()
+    nodes = [LocalNode(directory, number, plan) for number in range(1, plan.nodes + 1)]
+    try:
+        for node in nodes:
+            node.start()
+        yield nodes
+    finally:
+        for node in nodes:
+            node.stop()
+        for node in nodes:
+            node.wait()
