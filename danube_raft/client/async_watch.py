@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from danube_raft.client.async_link import LoopWaiter
+from danube_raft.client.link import Steps
 from danube_raft.client.record import Event
 from danube_raft.client.subscription import Subscription
+
+T = TypeVar("T")
 
 
 class AsyncWatch:
@@ -54,18 +57,14 @@ class AsyncWatch:
         return self
 
     async def __anext__(self) -> Event:
-        async with self._lock:
-            subscription = await self._begun()
-            event = None if subscription is None else await self._waiter.run(subscription.next_event())
+        event = await self._run(Subscription.next_event, None)
         if event is None:
             raise StopAsyncIteration
         return event
 
     async def changes(self, timeout_ms: int | None = None) -> list[Event]:
         """All events of the next revision. Empty when none came in time, or the watch is closed."""
-        async with self._lock:
-            subscription = await self._begun()
-            return [] if subscription is None else await self._waiter.run(subscription.changes(timeout_ms))
+        return await self._run(lambda subscription: subscription.changes(timeout_ms), [])
 
     @property
     def revision(self) -> int:
@@ -88,9 +87,9 @@ class AsyncWatch:
             self._subscription.closed = True
         self._waiter.wake()
         self._on_close(self)
+        # Whoever is inside releases the sockets when it leaves, even if this task does not wait for it.
         async with self._lock:
-            if self._subscription is not None:
-                self._subscription.release()
+            self._release()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -98,6 +97,20 @@ class AsyncWatch:
         await self.aclose()
 
     # ---------------------------------------------------------------- inside
+
+    async def _run(self, steps: Callable[[Subscription], Steps[T]], otherwise: T) -> T:
+        """What the steps come to; `otherwise` when the watch is closed already."""
+        async with self._lock:
+            try:
+                subscription = await self._begun()
+                return otherwise if subscription is None else await self._waiter.run(steps(subscription))
+            finally:
+                if self._closed:
+                    self._release()
+
+    def _release(self) -> None:
+        if self._subscription is not None:
+            self._subscription.release()
 
     async def _begun(self) -> Subscription | None:
         """The subscription, begun now if it was not yet; None when the watch is closed."""

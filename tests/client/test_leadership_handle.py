@@ -208,6 +208,32 @@ def test_waiting_ends_in_time_and_with_the_handle(handle: LeadershipHandle) -> N
     assert handle.term == 1
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No timer helps: what happens must be noticed when it happens."""
+    monkeypatch.setattr(attachment, "POLL_MS", 600_000)
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_end_waits_for_no_timer(node: FakeNode, handle: LeadershipHandle) -> None:
+    reached(handle, is_leader=True)
+    node.until(lambda: len(node.of("leadership_poll")) == 2)
+    started = time.monotonic()
+    handle.close()
+    assert time.monotonic() - started < LIMIT_MS / 1000
+
+
+def test_waiting_for_a_node_that_was_never_there_ends_with_the_handle() -> None:
+    with LeadershipHandle("127.0.0.1:1") as handle:
+        outcome: list[Any] = []
+        thread = threading.Thread(target=lambda: outcome.append(handle.wait()))
+        thread.start()
+        assert handle.wait(300) is None
+    thread.join(LIMIT_MS / 1000)
+    assert outcome == [None]
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_node_that_goes_and_comes_back(node: FakeNode, handle: LeadershipHandle) -> None:
     reached(handle, is_leader=True)
     node.down()
