@@ -72,7 +72,9 @@ def test_listings_are_paged_at_the_revision_of_their_first_page(node: FakeNode, 
     assert store.count("/t/") == 8
     assert store.get_children("/t") == store.get_childrens("/t") == store.keys("/t/")
     assert store.get_bulk("/t/")[3] == ("/t/3", b"3", 1)
-    assert len(store.get_prefix("/t/", limit=5)) == 5
+    before = len(node.of("range"))
+    assert [record.value for record in store.get_prefix("/t/", limit=5)] == list(range(5))
+    assert len(node.of("range")) == before + 2, "nothing is asked for beyond the limit"
     assert len(store.get("/t/", MetaOptions.WITH_PREFIX)) == 8
     assert [r.key for r in store.range("/t/2", "/t/4")] == ["/t/2", "/t/3"]
 
