@@ -129,7 +129,7 @@ def on_heartbeat_reply(state: State, header: peer.Header, message: peer.Heartbea
     if state.now - progress.asked_at < state.config.heartbeat_ms // 2:
         return
     progress.paused = False
-    if message.match_index < state.log.last_index and progress.state == REPLICATE:
+    if message.match_index < progress.next_index - 1 and progress.state == REPLICATE:
         # Entries, or their acks, may be lost, or the peer has restarted. An empty AppendEntries behind all that was
         # sent finds out: it is acked or refused. If nothing was lost it costs one small message per heartbeat.
         progress.asked_at = state.now

@@ -131,6 +131,19 @@ def test_a_refused_proposal_never_left() -> None:
     assert proposals.next_timer() is None or proposals.tick(10_000) == ([], [])
 
 
+def test_what_another_node_refused_may_have_a_copy_that_it_did_not() -> None:
+    """Only this node knows of each proposal whether it left; a network may repeat a refusal."""
+    proposals = led()
+    put(proposals, 1, deadline=2_000)
+    list(proposals.flush(0))
+    for now in (10, 11):
+        proposals.rejected(1, "not-leader", True, now)
+    (again,) = proposals.tick(11 + CONFIG.retry_min_ms)[0]
+    assert again.seq == 1
+    _, expired = proposals.tick(2_000)
+    assert [type(error) for _, error in expired] == [Uncertain]
+
+
 def test_one_refusal_does_not_undo_an_earlier_proposal() -> None:
     proposals = led()
     put(proposals, 1, deadline=2_000)
