@@ -222,6 +222,22 @@ def test_a_task_that_is_cancelled_while_it_waits_for_its_turn_leaves_the_turn_to
     asyncio.run(work())
 
 
+def test_a_place_that_was_given_to_a_task_that_is_cancelled_goes_on_to_the_next() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        room = async_channel._Room(1)
+        assert await room.enter(loop, 1)
+        task = asyncio.create_task(room.enter(loop, 60_000))
+        assert await asyncio.wait([task], timeout=0.02) == (set(), {task})
+        room.leave()
+        task.cancel()
+        assert isinstance(await ended(task), asyncio.CancelledError)
+        assert await room.enter(loop, 1_000)
+        assert not await room.enter(loop, 1)
+
+    asyncio.run(work())
+
+
 # ---------------------------------------------------------------- other endpoints
 
 
