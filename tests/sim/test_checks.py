@@ -192,7 +192,7 @@ def test_a_term_or_a_vote_that_is_taken_back() -> None:
 def test_two_votes_in_one_term() -> None:
     stream = good()
     stream.checks.tell(Booted(2, 2))
-    with pytest.raises(Violation, match="votes"):
+    with pytest.raises(Violation, match="votes for 1 and 3"):
         stream.send(2, 3, 1, peer.VoteReply(True))
 
 
