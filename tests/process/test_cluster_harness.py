@@ -31,12 +31,15 @@ def test_nodes_do_not_outlive_a_test_run_that_was_killed(tmp_path: Path) -> None
     run = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
     assert run.stdout is not None
     assert run.stdin is not None
+    nodes: list[psutil.Process] = []
     try:
-        nodes = [psutil.Process(int(pid)) for pid in run.stdout.readline().split()]
+        nodes += [psutil.Process(int(pid)) for pid in run.stdout.readline().split()]
         assert len(nodes) == 4
         run.send_signal(signal.SIGKILL)
         until(lambda: not any(map(runs, nodes)), "the nodes to end")
     finally:
+        for process in filter(runs, nodes):
+            process.kill()
         run.kill()
         run.wait(WAIT_S)
         run.stdin.close()
