@@ -1,7 +1,7 @@
 """Who makes faults: at moments and of kinds that the seed chooses, until the faults are to end.
 
 Each world has its own few kinds (swarm testing: a world with all faults at once finds less than many with some each).
-A victim is the leader as often as not, since that is where it hurts. `done` counts what was really begun; whether it
+A victim is often the leader, since that is where it hurts. `done` counts what was really begun; whether it
 had an effect is seen in the counts of network, disks and nodes.
 """
 
@@ -43,6 +43,7 @@ class Nemesis:
         self._running = True
         self._calm_at: int | None = None
         self._pause_s = source.choice((0.4, 1.0, 2.5))
+        self._leader_share = source.choice((0.3, 0.6, 0.9))
         self._actions = self._choose()
 
     def _choose(self) -> list[Callable[[], None]]:
@@ -91,7 +92,7 @@ class Nemesis:
 
     def _victim(self) -> Node:
         leaders = [node for node in self._nodes if node.up and node.role.role == "leader"]
-        if leaders and self._random.random() < 0.5:
+        if leaders and self._random.random() < self._leader_share:
             return max(leaders, key=lambda node: node.role.term)
         return self._random.choice(self._nodes)
 
@@ -142,10 +143,11 @@ class Nemesis:
         self._network.isolate(self._victim().node_id, inward, outward, self._random.random() < 0.3)
 
     def _depose(self) -> None:
-        """The leader is alone for about as long as it takes to elect another; its clients still reach it."""
+        """The leader is alone for as long as it takes to elect another, or a few; its clients still reach it."""
         leader = max(self._nodes, key=lambda node: (node.up and node.role.role == "leader", node.role.term))
         self._network.isolate(leader.node_id, inward=True, outward=True, down=False)
-        self._schedule.after(round(self._random.uniform(0.5, 3.0) * self._election_ms * MS), self._mend)
+        timeouts = self._random.uniform(0.5, self._random.choice((3.0, 10.0)))
+        self._schedule.after(round(timeouts * self._election_ms * MS), self._network.rejoin, leader.node_id)
 
     def _divide(self) -> None:
         ids = [node.node_id for node in self._nodes]

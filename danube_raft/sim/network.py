@@ -103,6 +103,12 @@ class Network:
             if (inward and receiver == node_id) or (outward and sender == node_id):
                 link.cut, link.down = not down, down
 
+    def rejoin(self, node_id: int) -> None:
+        """The links of this node are sound again."""
+        for ends, link in self.links.items():
+            if node_id in ends:
+                link.heal()
+
     def divide(self, side: frozenset[int], down: bool) -> None:
         """Nothing passes between `side` and the others any more."""
         for (sender, receiver), link in self.links.items():
