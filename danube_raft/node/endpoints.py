@@ -140,9 +140,8 @@ class LocalEdge:
 
     def send(self, messages: list[local.Message]) -> list[Any]:
         """All in one frame. Raises Fatal when the process at the far end is gone, and with it this boot."""
-        epoch = self._boot_epoch
         try:
-            self.socket.send(b"".join([local.pack(epoch, message) for message in messages]), zmq.NOBLOCK)
+            self.socket.send(local.pack_frame(self._boot_epoch, messages), zmq.NOBLOCK)
         except zmq.Again:
             raise Fatal("the process at the other end of an edge is gone") from None
         return []

@@ -49,6 +49,16 @@ def die_with_parent(parent: int) -> None:
         sys.exit(1)
 
 
+def _yield_rarely() -> None:
+    """Ask the kernel not to interrupt one of the node's threads each time another one wakes up. The processes of a node
+    wake each other all the time, and each is done in a fraction of a millisecond; being interrupted costs it its warm
+    caches. Three nodes on two cores wrote a fifth more that way.
+    """
+    # A sandbox may forbid it.
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
 def _name_process(title: str) -> None:
     # `top` and `ps -o comm` show at most 15 bytes.
     ctypes.CDLL(None).prctl(_PR_SET_NAME, f"dr-{title}".encode()[:15], 0, 0, 0)
@@ -104,6 +114,7 @@ def main() -> int:
     stop_descriptor = _stop_descriptor()
     die_with_parent(setup["supervisor_pid"])
     _name_process(process)
+    _yield_rarely()
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     config = Config.from_json(setup["config"])

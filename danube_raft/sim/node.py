@@ -224,7 +224,7 @@ class Node:
             tell(ReadAnswered(self.node_id, message.id, message.index))
 
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
-        frame = b"".join([local.pack(self.boots, message) for message in messages])
+        frame = local.pack_frame(self.boots, messages)
         now = self._around.schedule.now
         self._around.trace.add(now, "local", self.node_id, name, edge, crc32(frame))
         arrives_at = max(now + 30 + int(self._random.random() * 100), self._arrivals.get((name, edge), 0))

@@ -1,7 +1,7 @@
 """What the processes of one node say to each other.
 
-Every message is `[kind, boot epoch, field…]` in MessagePack; a frame holds one or more of them back to back, since
-the cost is per frame. The receiving edge drops what is of another boot epoch: it is from before a restart. Edges never lose a message and keep the order; `node/endpoints.py` makes
+Every message is `[kind, boot epoch, field…]` in MessagePack; a frame is one of them or an array of several, since the
+cost is per frame. The receiving edge drops what is of another boot epoch: it is from before a restart. Edges never lose a message and keep the order; `node/endpoints.py` makes
 them. The receiver trusts the content, since only processes of the same node can reach the sockets.
 
 `seq` of a Propose counts batches of one kv-server boot; `seq` of a Write counts writes of one consensus boot.
@@ -9,7 +9,7 @@ them. The receiver trusts the content, since only processes of the same node can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from danube_raft.wire import codec
@@ -279,19 +279,31 @@ def pack(boot_epoch: int, message: Message) -> bytes:
     return codec.pack((_KIND_OF[type(message)], boot_epoch, *message))
 
 
-def unpack(frame: bytes) -> Iterator[tuple[int, Message]]:
+def pack_frame(boot_epoch: int, messages: Sequence[Message]) -> bytes:
+    """The frame of one or more messages."""
+    if len(messages) == 1:
+        return pack(boot_epoch, messages[0])
+    return codec.pack([(_KIND_OF[type(message)], boot_epoch, *message) for message in messages])
+
+
+def unpack(frame: bytes) -> list[tuple[int, Message]]:
     """(boot epoch, message) of each message in a frame; raises `codec.Malformed`."""
-    for fields in codec.unpack_stream(frame):
-        codec.expect(
-            type(fields) is tuple
-            and len(fields) >= 2
-            and type(fields[0]) is int
-            and 0 <= fields[0] < len(KINDS)
-            and type(fields[1]) is int,
-            "a local message is [kind, boot epoch, field…]",
-        )
-        cls = KINDS[fields[0]]
-        try:
-            yield fields[1], _REBUILD.get(cls, cls)(*fields[2:])
-        except TypeError:
-            raise codec.Malformed(f"{cls.__name__} does not have {len(fields) - 2} such fields") from None
+    content = codec.unpack(frame)
+    codec.expect(type(content) is tuple and bool(content), "a local frame is an array")
+    return [_message(fields) for fields in (content if type(content[0]) is tuple else (content,))]
+
+
+def _message(fields: Any) -> tuple[int, Message]:
+    codec.expect(
+        type(fields) is tuple
+        and len(fields) >= 2
+        and type(fields[0]) is int
+        and 0 <= fields[0] < len(KINDS)
+        and type(fields[1]) is int,
+        "a local message is [kind, boot epoch, field…]",
+    )
+    cls = KINDS[fields[0]]
+    try:
+        return fields[1], _REBUILD.get(cls, cls)(*fields[2:])
+    except TypeError:
+        raise codec.Malformed(f"{cls.__name__} does not have {len(fields) - 2} such fields") from None

@@ -90,7 +90,7 @@ PEER: list[tuple[peer.Message, str]] = [
 @pytest.mark.parametrize(("message", "golden"), LOCAL, ids=lambda v: type(v).__name__)
 def test_local_messages_keep_their_bytes(message: local.Message, golden: str) -> None:
     assert local.pack(5, message).hex() == golden
-    assert list(local.unpack(bytes.fromhex(golden))) == [(5, message)]
+    assert local.unpack(bytes.fromhex(golden)) == [(5, message)]
 
 
 @pytest.mark.parametrize(("message", "golden"), PEER, ids=lambda v: type(v).__name__)
@@ -104,9 +104,11 @@ def test_every_kind_has_its_bytes_written_down() -> None:
     assert [type(m) for m, _ in PEER] == list(peer.KINDS)
 
 
-def test_a_local_frame_holds_messages_back_to_back() -> None:
-    frame = local.pack(5, local.Durable(1)) + local.pack(6, local.Stop())
-    assert list(local.unpack(frame)) == [(5, local.Durable(1)), (6, local.Stop())]
+def test_a_local_frame_holds_one_message_or_several() -> None:
+    assert local.pack_frame(5, [local.Durable(1)]) == local.pack(5, local.Durable(1))
+    frame = local.pack_frame(5, [local.Durable(1), local.Stop()])
+    assert frame.hex() == "92931305019219" + "05"
+    assert local.unpack(frame) == [(5, local.Durable(1)), (5, local.Stop())]
 
 
 def test_a_configuration_comes_back_as_it_was() -> None:
