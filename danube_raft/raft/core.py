@@ -115,9 +115,8 @@ class Core:
         state.enter(now)
         state.may_campaign = True
         if state.election_at is None and state.role == FOLLOWER:
-            state.restart_election_timer()
-            if (state.log.last_index, state.term) == (1, 1):
-                state.election_at = state.now + state.retry_ms()
+            # The timer ran out before, without a leader.
+            state.election_at = state.now + state.retry_ms()
         candidate.campaign_if_alone(state)
         self._check()
 
