@@ -218,15 +218,19 @@ def unpack(frame: bytes) -> tuple[Header, Message]:
     """(header, message) of a frame. Raises `codec.Malformed` for anything that `pack` could not have made."""
     fields = codec.unpack(frame)
     codec.expect(type(fields) is tuple and len(fields) >= 7, "a peer message has a header of seven fields")
-    codec.expect(fields[0] == VERSION, f"peer protocol version {fields[0]!r}"[:60])
-    codec.expect(all(_natural(field) for field in fields[1:7]), "header fields are integers")
-    codec.expect(fields[1] < len(KINDS), f"unknown kind {fields[1]}")
+    if fields[0] != VERSION:
+        raise codec.Malformed(f"peer protocol version {fields[0]!r}"[:60])
+    codec.expect(all(map(_natural, fields[1:7])), "header fields are integers")
+    if fields[1] >= len(KINDS):
+        raise codec.Malformed(f"unknown kind {fields[1]}")
     cls = KINDS[fields[1]]
     shape = _SHAPES[cls]
     body = fields[7:]
-    codec.expect(len(body) == len(shape), f"{cls.__name__} has {len(shape)} fields")
+    if len(body) != len(shape):
+        raise codec.Malformed(f"{cls.__name__} has {len(shape)} fields")
     for value, fits in zip(body, shape, strict=True):
-        codec.expect(fits(value), f"a field of {cls.__name__} is of the wrong type")
+        if not fits(value):
+            raise codec.Malformed(f"a field of {cls.__name__} is of the wrong type")
     if cls is AppendEntries:
         body = (*body[:4], tuple([Entry._make(entry) for entry in body[4]]))
     return Header(*fields[2:7]), cls(*body)
@@ -241,7 +245,13 @@ def _integer(value: Any) -> bool:
 
 
 def _triple(value: Any) -> bool:
-    return type(value) is tuple and len(value) == 3 and all(_natural(item) for item in value)
+    return (
+        type(value) is tuple
+        and len(value) == 3
+        and _natural(value[0])
+        and _natural(value[1])
+        and _natural(value[2])
+    )
 
 
 def _strings(value: Any) -> bool:
@@ -249,12 +259,20 @@ def _strings(value: Any) -> bool:
 
 
 def _entry(value: Any) -> bool:
+    # Written out: this is done for every entry that every follower gets.
+    if type(value) is not tuple or len(value) != 7:
+        return False
+    index, term, kind, stamp_ms, wall_ms, origin, payload = value
     return (
-        type(value) is tuple
-        and len(value) == 7
-        and all(_natural(item) for item in value[:5])
-        and _triple(value[5])
-        and type(value[6]) is bytes
+        type(index) is int
+        and type(term) is int
+        and type(kind) is int
+        and type(stamp_ms) is int
+        and type(wall_ms) is int
+        and min(index, term, kind, stamp_ms, wall_ms) >= 0
+        and max(index, term, kind, stamp_ms, wall_ms) < 1 << 63
+        and _triple(origin)
+        and type(payload) is bytes
     )
 
 
