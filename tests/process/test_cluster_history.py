@@ -14,7 +14,7 @@ from history_checks import Applied, check_all, check_registers
 from danube_raft import Event, Record
 from danube_raft.client.value import JSON
 
-FIRST, LAST = 10, 15
+FIRST, LAST = 10, 16
 
 
 def value(client: str, number: int) -> Value:
@@ -27,14 +27,15 @@ def event(revision: int, key: str, version: int, written: Value | int) -> Event:
 
 
 def changes() -> list[list[Event]]:
-    """Revisions 10 to 15: three changes of /a, one of /b, one id, the end."""
+    """Revisions 10 to 16: three changes of /a, one of /b, two ids, the end."""
     return [
         [event(10, "/a", 1, ("c1", 1))],
         [event(11, "/a", 2, ("c2", 1))],
-        [event(12, "/counters/h", 1, 1)],
+        [event(12, "/counters/h", 1, 7)],
         [event(13, "/b", 1, ("c1", 3))],
         [event(14, "/a", 3, ("c2", 3))],
-        [event(15, "/end", 1, ("end", 1))],
+        [event(15, "/counters/h", 2, 8)],
+        [event(16, "/end", 1, ("end", 1))],
     ]
 
 
@@ -85,6 +86,8 @@ def test_the_truth_passes() -> None:
         ("none", {"key": "/b"}, "stale"),
         ("second id", {"id": 7}, "twice"),
         ("second id", {"id": 6}, "after id 7"),
+        ("second id", {"id": 9}, "id 9 of h was told, and allocated 0 times"),
+        ("second id", {"outcome": REJECTED, "id": 0}, "h moved 2 times for 1 to 1 ids"),
         ("session", {"found": value("c1", 1), "revision": 10}, "back in time"),
         ("session", {"begun": 15.5, "ended": 15.6}, "back in time"),
     ],
@@ -104,7 +107,7 @@ def without(place: int) -> list[list[Event]]:
     ("told", "noticed"),
     [
         (without(2), "missed"),
-        (without(5), "missed"),
+        (without(6), "missed"),
         ([*changes()[:2], *changes()[1:]], "twice or out of order"),
         ([changes()[1], changes()[0], *changes()[2:]], "twice or out of order"),
         ([*changes()[:3], [event(13, "/b", 1, ("c1", 9))], *changes()[4:]], "different changes"),
@@ -121,6 +124,20 @@ def test_a_write_that_happened_twice_is_noticed() -> None:
     told[4] = [event(14, "/a", 4, ("c2", 3))]
     with pytest.raises(AssertionError, match="written twice"):
         check(operations(), told, told)
+
+
+@pytest.mark.parametrize("again", [8, 9])
+def test_an_allocation_that_happened_twice_is_noticed(again: int) -> None:
+    told = [*changes()[:6], [event(16, "/counters/h", 3, again)], [event(17, "/end", 1, ("end", 1))]]
+    with pytest.raises(AssertionError, match="h moved 3 times for 2 to 2 ids"):
+        check_all(list(operations().values()), [told], FIRST, LAST + 1)
+    unanswered = Operation("c1", TAKE_ID, "h", 18, 20, UNCERTAIN, error="Uncertain")
+    asked = [*operations().values(), unanswered]
+    if again == 8:
+        with pytest.raises(AssertionError, match="id 8 of h was told, and allocated 2 times"):
+            check_all(asked, [told], FIRST, LAST + 1)
+    else:
+        check_all(asked, [told], FIRST, LAST + 1)
 
 
 def test_versions_that_do_not_count_are_noticed() -> None:

@@ -7,6 +7,7 @@ before something else began comes before it).
 
     events          every watcher saw the same changes, every revision once and in order
     writes          what was acknowledged is there, once, at the revision that was told; nothing was made up
+    allocations     each id that was told moved its counter once, and nothing moved it that was not asked for
     reads           what was read is what was there at the revision that it carries
     real time       writes, lost swaps, linearizable reads, and ids, agree with their order in real time
     registers       the same for the first operations of each key, by a search that trusts no revision
@@ -18,7 +19,7 @@ An operation whose outcome is not known may be there once or not at all.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import ceil, floor, inf
 from typing import Any
@@ -40,17 +41,22 @@ from history import (
 from danube_raft import Event
 from danube_raft.sim import linearizability
 
+COUNTERS = "/counters/"
 SEARCHED_MAX = 1_000
 """Operations of one key that the search is given."""
 
 
 class Applied:
-    """What happened to the keys, from the events of one watcher: per key (revision, version, value), in order."""
+    """What happened, from the events of one watcher, in order: per key (revision, version, value) in `of`, per counter
+    the ids in `ids`, each of which was taken alone."""
 
     def __init__(self, changes: Sequence[Sequence[Event]]) -> None:
         self.of: dict[str, list[tuple[int, int, Value]]] = defaultdict(list)
+        self.ids: dict[str, list[int]] = defaultdict(list)
         for event in (event for events in changes for event in events):
-            if isinstance(event.value, list):
+            if event.key.startswith(COUNTERS):
+                self.ids[event.key.removeprefix(COUNTERS)].append(int(event.value))
+            else:
                 client, number = event.value
                 self.of[event.key].append((event.revision, event.record.version, (client, number)))
 
@@ -176,6 +182,22 @@ def check_ids(operations: Sequence[Operation]) -> None:
         assert not place or one.id > highest[place - 1], f"{one} after id {highest[place - 1]}"
 
 
+def check_allocations(operations: Sequence[Operation], applied: Applied) -> None:
+    """A counter moves once for each id that was told, at most once for each allocation of unknown outcome, and never
+    for one that was refused."""
+    asked = [one for one in operations if one.kind == TAKE_ID]
+    for counter in {one.key for one in asked} | applied.ids.keys():
+        own = [one for one in asked if one.key == counter]
+        moved = Counter(applied.ids[counter])
+        told = [one.id for one in own if one.outcome == OK]
+        most = sum(one.outcome != REJECTED for one in own)
+        assert moved.total() <= most, f"{counter} moved {moved.total()} times for {len(told)} to {most} ids"
+        for number in told:
+            assert moved[number] == 1, (
+                f"id {number} of {counter} was told, and allocated {moved[number]} times"
+            )
+
+
 def check_reads(operations: Sequence[Operation], applied: Applied) -> None:
     """What was read, at any level, is what was there at the revision that it carries."""
     for one in operations:
@@ -210,6 +232,7 @@ def check_all(
     check_real_time(operations, applied)
     check_registers(operations, applied)
     check_ids(operations)
+    check_allocations(operations, applied)
     check_sessions(operations, applied)
 
 
