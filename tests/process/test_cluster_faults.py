@@ -3,8 +3,9 @@
 Each case runs `DANUBE_RAFT_TEST_ROUNDS` rounds (1 here, 10 by `scripts/chaos`) on one cluster: wait until it is whole,
 bring the fault about, wait for writes to be acknowledged again, undo the fault, wait until every node takes writes.
 That the fault was really there is asserted too. The whole history is checked at the end (`history_checks.py`), and
-clients must have seen no error at all: each of their requests has 30 s, every fault is over sooner, and a write may
-be repeated because it happens once.
+patient clients must have seen no error at all: each of their requests has 30 s, every fault is over sooner, and a
+write may be repeated because it happens once. Hasty clients give up after half a second: while nobody leads they must
+have gone without some answers, and what became of those requests is checked like everything else.
 
 Measured per round: from the fault to the acknowledgement of a write that began after it (3 s at most when a leader
 is lost), the same for every client that may ask another node, and from the end of the fault until every node takes
@@ -16,13 +17,13 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from history import History
-from history_checks import check_history
+from history import UNCERTAIN, History
+from history_checks import Fault, check_history
 from proxy import TO_TARGET
 from real_cluster import PROCESSES, ClusterNode, RealCluster, waited
 
@@ -234,18 +235,19 @@ def run(name: str, case: Case, cluster: RealCluster) -> None:
     history = History(name, cluster.endpoints)
     try:
         history.start()
-        took = [strike(case, cluster, history) for _ in range(ROUNDS)]
+        faults, took = zip(*(strike(case, cluster, history) for _ in range(ROUNDS)), strict=True)
         history.finish()
     finally:
         history.close()
     report(name, took, history)
-    check_history(history)
+    check_history(history, faults)
     assert history.errors() == []
+    assert history.given_up() or not case.new_term, "nobody noticed that there was no leader"
     if case.next_write_max_s is not None:
         assert max(one.next_write for one in took) <= case.next_write_max_s, took
 
 
-def strike(case: Case, cluster: RealCluster, history: History) -> Took:
+def strike(case: Case, cluster: RealCluster, history: History) -> tuple[Fault, Took]:
     """One round."""
     cluster.await_whole()
     write_on(cluster, history)
@@ -255,6 +257,7 @@ def strike(case: Case, cluster: RealCluster, history: History) -> Took:
     struck = time.monotonic()
     cluster.until(lambda: history.next_write(struck), "a write after the fault", ROUND_S)
     waited(max(0.0, struck + case.lasts_s - time.monotonic()))
+    lifted = time.monotonic()
     undo()
     undone = time.monotonic()
     cluster.until(lambda: history.all_wrote(history.roamers, struck), "a write of every roamer", ROUND_S)
@@ -268,7 +271,7 @@ def strike(case: Case, cluster: RealCluster, history: History) -> Took:
     assert first is not None
     assert roamers is not None
     assert nodes is not None
-    return Took(first - begun, roamers - begun, nodes - undone)
+    return Fault(begun, lifted, undone), Took(first - begun, roamers - begun, nodes - undone)
 
 
 def write_on(cluster: RealCluster, history: History) -> None:
@@ -282,11 +285,13 @@ def write_on(cluster: RealCluster, history: History) -> None:
     cluster.until(enough, "clients to go on", ROUND_S)
 
 
-def report(name: str, took: list[Took], history: History) -> None:
+def report(name: str, took: Sequence[Took], history: History) -> None:
     if TABLE is None:
         return
     fields = [name, len(took)]
     for measured in zip(*took, strict=True):
         fields += [f"{statistics.median(measured):.2f}", f"{max(measured):.2f}"]
+    unsure = sum(one.outcome == UNCERTAIN for one in history.given_up())
+    counts = (len(history.operations()), len(history.errors()), len(history.given_up()) - unsure, unsure)
     with Path(TABLE).open("a") as table:
-        print(*fields, len(history.operations()), len(history.errors()), sep="\t", file=table)
+        print(*fields, *counts, sep="\t", file=table)

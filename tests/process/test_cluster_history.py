@@ -6,15 +6,33 @@ A small true history is written down by hand; every test changes one thing in it
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
-from history import OK, PUT, READ, REJECTED, SESSION_READ, SWAP, TAKE_ID, UNCERTAIN, Operation, Value
-from history_checks import Applied, check_all, check_registers
+from history import (
+    BOUND_MS,
+    BOUNDED_READ,
+    OK,
+    PUT,
+    READ,
+    REJECTED,
+    SESSION_READ,
+    SWAP,
+    TAKE_ID,
+    UNCERTAIN,
+    Operation,
+    Value,
+)
+from history_checks import GRACE_S, OVERLAP_S, Applied, Fault, check_all, check_registers
 
 from danube_raft import Event, Record
 from danube_raft.client.value import JSON
 
 FIRST, LAST = 10, 16
+
+
+OLD_S = BOUND_MS / 1000 + GRACE_S + OVERLAP_S
+"""What was acknowledged so long before a bounded read began is seen."""
 
 
 def value(client: str, number: int) -> Value:
@@ -55,6 +73,7 @@ def operations() -> dict[str, Operation]:
         "session": Operation("c1", SESSION_READ, "/a", 12, 13, OK, None, swap, 11, 2),
         "late": Operation("c1", READ, "/a", 14, 15, OK, None, value("c2", 3), 14, 3),
         "second id": Operation("c1", TAKE_ID, "h", 16, 17, OK, id=8),
+        "bounded": Operation("c3", BOUNDED_READ, "/a", 14.9 + OLD_S, 17, OK, None, swap, 11, 2),
         "none": Operation("c1", READ, "/c", 18, 19, OK),
     }
 
@@ -74,9 +93,9 @@ def test_the_truth_passes() -> None:
         ("put", {"version": 2}, "not that version"),
         ("put", {"wrote": value("c1", 9), "found": value("c1", 9)}, "nobody wrote"),
         ("put", {"key": "/b"}, "went to"),
-        ("put", {"outcome": REJECTED}, "was refused and is there"),
+        ("put", {"outcome": REJECTED, "error": "Timeout"}, "was refused and is there"),
         ("swap", {"found": value("c1", 1), "revision": 10}, "lost its swap and is there"),
-        ("vanished", {"outcome": OK, "found": value("c2", 2), "revision": 12}, "lost"),
+        ("vanished", {"outcome": OK, "error": "", "found": value("c2", 2), "revision": 12}, "lost"),
         ("read", {"found": value("c2", 1)}, "never was"),
         ("session", {"revision": 12}, "never was"),
         ("read", {"begun": 6.5, "ended": 6.8}, "stale"),
@@ -87,9 +106,17 @@ def test_the_truth_passes() -> None:
         ("second id", {"id": 7}, "twice"),
         ("second id", {"id": 6}, "after id 7"),
         ("second id", {"id": 9}, "id 9 of h was told, and allocated 0 times"),
-        ("second id", {"outcome": REJECTED, "id": 0}, "h moved 2 times for 1 to 1 ids"),
+        ("second id", {"outcome": REJECTED, "error": "Timeout", "id": 0}, "h moved 2 times for 1 to 1 ids"),
         ("session", {"found": value("c1", 1), "revision": 10}, "back in time"),
         ("session", {"begun": 15.5, "ended": 15.6}, "back in time"),
+        ("bounded", {"found": value("c1", 1), "revision": 10}, "older than its bound"),
+        ("bounded", {"begun": 15 + OLD_S, "ended": 17}, "older than its bound"),
+        ("refused", {"error": ""}, "disagree"),
+        ("refused", {"outcome": UNCERTAIN}, "disagree"),
+        ("refused", {"error": "InvalidArgument: no"}, "should have been told"),
+        ("refused", {"error": "Corrupt: bad"}, "should have been told"),
+        ("put", {"error": "Timeout"}, "disagree"),
+        ("vanished", {"kind": READ}, "no effect"),
     ],
 )
 def test_a_lie_is_noticed(name: str, change: dict[str, object], noticed: str) -> None:
@@ -97,6 +124,26 @@ def test_a_lie_is_noticed(name: str, change: dict[str, object], noticed: str) ->
     changed[name] = changed[name]._replace(**change)  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match=noticed):
         check(changed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "excused"),
+    [
+        (Fault(13, 14, 17), True),
+        (Fault(13, 14, 16.2), True),
+        (Fault(13, 18, 19), False),
+        (Fault(13, 14, 16.0), False),
+        (Fault(16.7, 16.7, 17), False),
+    ],
+    ids=["undone just now", "lately", "lifted later", "long ago", "begun just now"],
+)
+def test_what_a_fault_kept_may_be_told_when_it_is_lifted(fault: Fault, excused: bool) -> None:
+    changed = operations()
+    begun = 15.01 + OLD_S
+    changed["bounded"] = changed["bounded"]._replace(begun=begun, ended=begun)
+    changed["late"] = changed["late"]._replace(ended=15)
+    with pytest.raises(AssertionError, match="older") if not excused else nullcontext():
+        check_all(list(changed.values()), [changes()], FIRST, LAST, [fault])
 
 
 def without(place: int) -> list[list[Event]]:

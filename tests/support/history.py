@@ -1,9 +1,13 @@
 """Clients of a real cluster that write down what they asked and what they were told.
 
 Every client is a thread with a store of its own (so a session of its own) that prefers one node. In turn it puts and
-swaps unique values under a few keys that all share, takes ids from one counter, and reads at two levels. Each
-operation is one `Operation`, with the time before it was sent and after it was answered. A watcher per node collects
-all events. `history_checks.py` says what all this must look like.
+swaps unique values under a few keys that all share, takes ids from one counter, and reads at two levels. Onlookers
+only read, at the third level: with a bound on how old the answer may be. Each operation is one `Operation`, with the
+time before it was sent and after it was answered. A watcher per node collects all events. `history_checks.py` says
+what all this must look like.
+
+Most clients wait longer than any fault lasts, so they must see no error. Hasty ones give up before an election is
+over: what became of their requests is what the checks have to find out.
 
 Values are `[client, n]` with n = 1, 2, 3… so each is written at most once and its writer can be told. An operation
 that ended in an error is recorded with the error's name; `UNCERTAIN` ones may have happened. Keys and counter carry
@@ -27,10 +31,15 @@ from danube_raft.errors import DanubeRaftError, Uncertain
 
 KEYS = ("k0", "k1", "k2", "k3")
 PATIENCE_MS = 30_000
+HASTE_MS = 500
 PAUSE_S = 0.002
 """Between two operations of one client: the machine is to have time for elections too."""
+LOOK_PAUSE_S = 0.02
+BOUND_MS = 250
+"""How old an answer an onlooker takes."""
 
 PUT, SWAP, TAKE_ID, READ, SESSION_READ = "put", "swap", "take id", "read", "session read"
+BOUNDED_READ = "bounded read"
 WRITES = (PUT, SWAP)
 OK, REJECTED, UNCERTAIN = "ok", "rejected", "uncertain"
 
@@ -64,10 +73,17 @@ class Operation(NamedTuple):
 
 class Recorder(threading.Thread):
     """One client. One that `hops` asks another node each time and makes no pause: what it wrote through one it reads
-    from the next, which may not have it yet."""
+    from the next, which may not have it yet. An onlooker makes bounded reads only."""
 
     def __init__(
-        self, history: str, name: str, store: MetadataStore, enough: threading.Event, hops: int = 0
+        self,
+        history: str,
+        name: str,
+        store: MetadataStore,
+        enough: threading.Event,
+        *,
+        hops: int = 0,
+        looks_on: bool = False,
     ) -> None:
         super().__init__(name=name, daemon=True)
         self._keys = [f"/{history}/{key}" for key in KEYS]
@@ -77,6 +93,7 @@ class Recorder(threading.Thread):
         self._store = store
         self._enough = enough
         self._hops = hops
+        self._pause_s = LOOK_PAUSE_S if looks_on else 0 if hops else PAUSE_S
         # Which key comes next is no secret, and the same in every run.
         self._random = random.Random(name)
         self._numbers = itertools.count(1)
@@ -84,12 +101,14 @@ class Recorder(threading.Thread):
         self._turns: tuple[Callable[[str], Operation], ...] = (
             self._put, self._read, self._swap, self._session_read, self._take_id
         )  # fmt: skip
+        if looks_on:
+            self._turns = (self._bounded_read,)
 
     def run(self) -> None:
         """Until told that it is enough."""
         try:
             for number, turn in enumerate(itertools.cycle(self._turns)):
-                if self._enough.wait(0 if self._hops else PAUSE_S):
+                if self._enough.wait(self._pause_s):
                     return
                 if self._hops:
                     # The order of preference is the store's own affair, but for this one.
@@ -148,6 +167,9 @@ class Recorder(threading.Thread):
     def _session_read(self, key: str) -> Operation:
         return self._done(SESSION_READ, key, lambda: _seen(self._store.get(key)))
 
+    def _bounded_read(self, key: str) -> Operation:
+        return self._done(BOUNDED_READ, key, lambda: _seen(self._store.get(key, consistency=BOUND_MS)))
+
     def _done(
         self,
         kind: str,
@@ -203,8 +225,8 @@ class History:
     """The clients and watchers of one cluster, from the start of the test to its end.
 
     `endpoints` are those of the nodes. Every node is the first choice of a client that may go elsewhere (`roamers`)
-    and the only choice of another (`residents`), which asks a node also while it is cut off from the rest. One more
-    asks each node in turn.
+    and the only choice of another (`residents`), which asks a node also while it is cut off from the rest, as does its
+    onlooker. One more asks each node in turn. Two are hasty: one may go elsewhere, the other knows one node only.
     """
 
     def __init__(self, name: str, endpoints: list[str], patience_ms: int = PATIENCE_MS) -> None:
@@ -216,17 +238,22 @@ class History:
         with self._open(endpoints) as store:
             self.first_revision = store.put(f"/{name}/begin", ["begin", 1]).revision + 1
         self.roamers = [
-            Recorder(
-                name, f"roamer {place}", self._kept([*endpoints[place:], *endpoints[:place]]), self._enough
-            )
+            self._client(f"roamer {place}", [*endpoints[place:], *endpoints[:place]])
             for place in range(len(endpoints))
         ]
         self.residents = [
-            Recorder(name, f"resident {place}", self._kept([endpoint]), self._enough)
+            self._client(f"resident {place}", [endpoint]) for place, endpoint in enumerate(endpoints)
+        ]
+        self.hasty = [
+            self._client("hasty roamer", endpoints, HASTE_MS),
+            self._client("hasty resident", endpoints[-1:], HASTE_MS),
+        ]
+        onlookers = [
+            self._client(f"onlooker {place}", [endpoint], looks_on=True)
             for place, endpoint in enumerate(endpoints)
         ]
-        hopper = Recorder(name, "hopper", self._kept(endpoints), self._enough, hops=len(endpoints))
-        self.recorders = [*self.roamers, *self.residents, hopper]
+        hopper = self._client("hopper", endpoints, hops=len(endpoints))
+        self.recorders = [*self.roamers, *self.residents, hopper, *self.hasty, *onlookers]
         # Each watcher knows its own node only: it has to come back to it.
         self.watchers = [
             Watcher(name, endpoint, self._kept([endpoint]), self.first_revision) for endpoint in endpoints
@@ -244,8 +271,17 @@ class History:
         return [operation for recorder in self.recorders for operation in recorder.operations]
 
     def errors(self) -> list[str]:
-        """What clients were told beside answers."""
-        return [f"{one.client} {one.kind}: {one.error}" for one in self.operations() if one.error]
+        """What patient clients were told beside answers."""
+        hasty = {client.name for client in self.hasty}
+        return [
+            f"{one.client} {one.kind}: {one.error}"
+            for one in self.operations()
+            if one.error and one.client not in hasty
+        ]
+
+    def given_up(self) -> list[Operation]:
+        """What hasty clients asked and were not given."""
+        return [one for client in self.hasty for one in list(client.operations) if one.outcome != OK]
 
     def next_write(self, after: float) -> float | None:
         """When the first write that began after that moment was acknowledged; None: not yet."""
@@ -292,9 +328,12 @@ class History:
         for store in self._stores:
             store.close()
 
-    def _open(self, endpoints: list[str]) -> MetadataStore:
-        return MetadataStore(endpoints, timeout_ms=self._patience_ms)
+    def _open(self, endpoints: list[str], timeout_ms: int = 0) -> MetadataStore:
+        return MetadataStore(endpoints, timeout_ms=timeout_ms or self._patience_ms)
 
-    def _kept(self, endpoints: list[str]) -> MetadataStore:
-        self._stores.append(self._open(endpoints))
+    def _kept(self, endpoints: list[str], timeout_ms: int = 0) -> MetadataStore:
+        self._stores.append(self._open(endpoints, timeout_ms))
         return self._stores[-1]
+
+    def _client(self, name: str, endpoints: list[str], timeout_ms: int = 0, **settings: Any) -> Recorder:
+        return Recorder(self._name, name, self._kept(endpoints, timeout_ms), self._enough, **settings)

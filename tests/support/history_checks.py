@@ -12,6 +12,8 @@ before something else began comes before it).
     real time       writes, lost swaps, linearizable reads, and ids, agree with their order in real time
     registers       the same for the first operations of each key, by a search that trusts no revision
     sessions        a client never reads a state older than one that it has seen or made
+    bounded reads   what was acknowledged to anybody long enough before is seen
+    errors          of the few kinds that a client which gives up early must see
 
 An operation whose outcome is not known may be there once or not at all.
 """
@@ -22,9 +24,11 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from math import ceil, floor, inf
-from typing import Any
+from typing import Any, NamedTuple
 
 from history import (
+    BOUND_MS,
+    BOUNDED_READ,
     OK,
     PUT,
     READ,
@@ -39,11 +43,27 @@ from history import (
 )
 
 from danube_raft import Event
+from danube_raft.config import Config
 from danube_raft.sim import linearizability
 
 COUNTERS = "/counters/"
+ERRORS = {"NoConnection", "NoLeader", "Overloaded", "Timeout", "Uncertain"}
+"""What a request may end in when its deadline comes too soon. Nobody asks for anything wrong, and no node is broken."""
+CONFIG = Config()
+OVERLAP_S = (CONFIG.election_max_ms + CONFIG.heartbeat_ms - CONFIG.election_min_ms) / 1000
+"""How long after the first write of a new leader a node may still hear the old one, which it takes for the leader."""
+GRACE_S = 0.5
+"""How long a message may lie before it is taken, on a machine that has other things to do."""
 SEARCHED_MAX = 1_000
 """Operations of one key that the search is given."""
+
+
+class Fault(NamedTuple):
+    """When it began, when it began to be undone, and when that had been done."""
+
+    begun: float
+    lifted: float
+    over: float
 
 
 class Applied:
@@ -114,7 +134,7 @@ def check_real_time(operations: Sequence[Operation], applied: Applied) -> None:
     ends = [one.ended for one in by_end]
     for one in operations:
         place = bisect_right(ends, one.begun)
-        if not place or one.kind in {SESSION_READ, TAKE_ID}:
+        if not place or one.kind in {SESSION_READ, BOUNDED_READ, TAKE_ID}:
             continue
         before = newest[place - 1]
         if one.changed or one.outcome == UNCERTAIN:
@@ -221,10 +241,55 @@ def check_sessions(operations: Sequence[Operation], applied: Applied) -> None:
             seen = max(seen, one.revision)
 
 
+def check_bounded_reads(
+    operations: Sequence[Operation], applied: Applied, faults: Sequence[Fault] = ()
+) -> None:
+    """A read with a bound of B sees all that was acknowledged, to anybody, up to B before it was asked; or rather, up
+    to somewhat earlier.
+
+    The bound counts from the arrival of a message of the leader, of whom the node only knows that it led when it
+    sent it. So the answer may be older than B by
+
+    - what the message took: `GRACE_S`; and the length of a fault if it was kept by that (bytes wait in a link that
+      passes nothing, and in the sockets of a stopped process) and came when the fault was lifted;
+    - what was acknowledged by a newer leader meanwhile: the old one steps down when it has heard no quorum for the
+      longest election timeout, which it notices at a heartbeat, and whoever answered it votes for no other for the
+      shortest one: `OVERLAP_S`.
+    """
+    by_end = sorted((one for one in operations if one.outcome == OK), key=lambda one: one.ended)
+    newest = _highest(by_end)
+    ends = [one.ended for one in by_end]
+    for one in operations:
+        if one.kind != BOUNDED_READ or one.outcome != OK:
+            continue
+        sent = one.begun - BOUND_MS / 1000 - GRACE_S
+        kept = [fault.begun - GRACE_S for fault in faults if fault.lifted <= one.ended and sent <= fault.over]
+        place = bisect_right(ends, min([sent, *kept]) - OVERLAP_S)
+        if place:
+            at_least, _ = applied.at(one.key, newest[place - 1].revision)
+            assert one.revision >= at_least, f"older than its bound: {one} after {newest[place - 1]}"
+
+
+def check_errors(operations: Sequence[Operation]) -> None:
+    """Only what must be. An operation that failed tells its error, and any other has none."""
+    for one in operations:
+        assert (one.outcome == OK) is (one.error == ""), f"outcome and error disagree: {one}"
+        if one.error:
+            name = one.error.partition(":")[0]
+            assert name in ERRORS, f"nobody should have been told that: {one}"
+            assert (name == "Uncertain") is (one.outcome == UNCERTAIN), f"outcome and error disagree: {one}"
+            assert one.outcome == REJECTED or one.kind in {*WRITES, TAKE_ID}, f"a read has no effect: {one}"
+
+
 def check_all(
-    operations: Sequence[Operation], watched: Sequence[Sequence[Sequence[Event]]], first: int, last: int
+    operations: Sequence[Operation],
+    watched: Sequence[Sequence[Sequence[Event]]],
+    first: int,
+    last: int,
+    faults: Sequence[Fault] = (),
 ) -> None:
     """Everything above."""
+    check_errors(operations)
     check_events(watched, first, last)
     applied = Applied(watched[0])
     check_writes(operations, applied)
@@ -234,9 +299,10 @@ def check_all(
     check_ids(operations)
     check_allocations(operations, applied)
     check_sessions(operations, applied)
+    check_bounded_reads(operations, applied, faults)
 
 
-def check_history(history: History) -> None:
-    """Of a finished history."""
+def check_history(history: History, faults: Sequence[Fault] = ()) -> None:
+    """Of a finished history, and of what was done to the cluster meanwhile."""
     watched = [watcher.changes for watcher in history.watchers]
-    check_all(history.operations(), watched, history.first_revision, history.end_revision)
+    check_all(history.operations(), watched, history.first_revision, history.end_revision, faults)
