@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -59,6 +60,45 @@ def test_a_test_that_fails_leaves_no_process(tmp_path: Path) -> None:
         broken()
     assert len(family) == 4
     assert not any(map(runs, family))
+
+
+@pytest.mark.parametrize(
+    ("told", "whole"),
+    [
+        ({}, True),
+        ({"leader_id": 0}, False),
+        ({"leader_id": 3}, False),
+        ({"term": 4}, False),
+        ({"role": "leader"}, False),
+        ({"applied_index": 8}, False),
+        (None, False),
+    ],
+    ids=str,
+)
+def test_a_cluster_is_whole_when_all_follow_one_leader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any] | None, whole: bool
+) -> None:
+    cluster = RealCluster(tmp_path)
+    leading = {
+        "node_id": 1,
+        "leader_id": 1,
+        "term": 5,
+        "role": "leader",
+        "commit_index": 9,
+        "applied_index": 9,
+    }
+    following = {**leading, "node_id": 2, "role": "follower"}
+    odd = told if told is None else {**following, "node_id": 3, **told}
+    answers = dict(zip(cluster.nodes, (leading, following, odd), strict=True))
+    monkeypatch.setattr(cluster, "status", answers.get)
+    try:
+        if whole:
+            cluster.await_whole()
+        else:
+            with pytest.raises(AssertionError, match="all nodes to follow one leader"):
+                cluster.await_whole(0.1)
+    finally:
+        cluster.close()
 
 
 def test_a_cluster_of_one_is_killed_and_started_again(tmp_path: Path) -> None:

@@ -8,34 +8,35 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from real_node import WAIT_S, RealNode, free_ports, until
+from real_cluster import ClusterNode, Guard, quiet_ports
+from real_node import WAIT_S, RealNode, until
 
 from danube_raft import Node, errors
 
-pytestmark = pytest.mark.process
-
-
-def family(directory: Path, count: int = 3) -> list[RealNode]:
-    """Nodes that have each other as seeds; none is started."""
-    nodes = [RealNode(directory / f"n{number}") for number in range(count)]
-    for node in nodes:
-        node.environment["DANUBE_RAFT_SEED_NODES"] = ",".join(other.raft_endpoint for other in nodes)
-    return nodes
+# By a signal, so that a test that takes too long still ends its nodes.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(60, method="signal")]
 
 
 @contextmanager
-def ended(nodes: list[RealNode]) -> Iterator[None]:
-    """Whatever happens, nothing of them is left."""
-    try:
-        yield
-    finally:
+def family(directory: Path, count: int = 3) -> Iterator[list[ClusterNode]]:
+    """Nodes that have each other as seeds; none is started. Whatever happens, nothing of them is left."""
+    guard = Guard()
+    ports = iter(quiet_ports(2 * count))
+    nodes = [ClusterNode(number, directory / f"n{number}", guard) for number in range(count)]
+    for node in nodes:
+        node.endpoint, node.raft_endpoint = (f"127.0.0.1:{next(ports)}" for _ in range(2))
+    for node in nodes:
+        node.environment["DANUBE_RAFT_SEED_NODES"] = ",".join(other.raft_endpoint for other in nodes)
+    with ExitStack() as stack:
+        stack.callback(guard.close)
         for node in nodes:
-            node.__exit__(None, None, None)
+            stack.callback(node.__exit__, None, None, None)
+        yield nodes
 
 
 def small_file(node: RealNode, name: str) -> dict[str, Any]:
@@ -58,9 +59,8 @@ def serves(node: RealNode) -> None:
 
 
 def test_three_nodes_wait_for_each_other_by_name_and_found_one_cluster(tmp_path: Path) -> None:
-    nodes = family(tmp_path)
-    one, two, three = nodes
-    with ended(nodes):
+    with family(tmp_path) as nodes:
+        one, two, three = nodes
         one.spawn()
         says(one, f"waiting for {two.raft_endpoint} and {three.raft_endpoint} to answer")
         two.spawn()
@@ -80,9 +80,6 @@ def test_three_nodes_wait_for_each_other_by_name_and_found_one_cluster(tmp_path:
         assert foundings[0]["initialiser"] == min(identity["node_id"] for identity in identities)
         # The same disks with other seeds: what is on them counts.
         assert one.stop()[0] == 0
-        assert one.process is not None
-        assert one.process.stdout is not None
-        one.process.stdout.close()
         one.environment["DANUBE_RAFT_SEED_NODES"] = f"127.0.0.1:1,{one.raft_endpoint}"
         one.start()
         assert one.logged("are not asked again") == 1
@@ -91,8 +88,7 @@ def test_three_nodes_wait_for_each_other_by_name_and_found_one_cluster(tmp_path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stop_during_the_wait_is_quick_and_no_error(tmp_path: Path, number: signal.Signals) -> None:
-    nodes = family(tmp_path)
-    with ended(nodes):
+    with family(tmp_path) as nodes:
         nodes[0].spawn()
         says(nodes[0], "waiting for")
         code, took = nodes[0].stop(number)
@@ -102,16 +98,12 @@ def test_a_stop_during_the_wait_is_quick_and_no_error(tmp_path: Path, number: si
 
 
 def test_a_waiting_node_that_is_killed_starts_again_and_takes_part(tmp_path: Path) -> None:
-    nodes = family(tmp_path)
-    with ended(nodes):
+    with family(tmp_path) as nodes:
         for node in nodes[:2]:
             node.spawn()
         says(nodes[0], f"waiting for {nodes[2].raft_endpoint} to answer")
         identity = small_file(nodes[0], "identity.json")
         nodes[0].kill_all()
-        assert nodes[0].process is not None
-        assert nodes[0].process.stdout is not None
-        nodes[0].process.stdout.close()
         nodes[2].spawn()
         says(nodes[2], f"waiting for {nodes[0].raft_endpoint} to answer")
         nodes[0].spawn()
@@ -122,10 +114,8 @@ def test_a_waiting_node_that_is_killed_starts_again_and_takes_part(tmp_path: Pat
 
 
 def test_the_directory_is_held_and_a_taken_port_is_told_during_the_wait_too(tmp_path: Path) -> None:
-    (first, second), other = family(tmp_path, 2), RealNode(tmp_path / "n0")
-    other.environment = first.environment
-    other.log_path = tmp_path / "other.log"
-    with ended([first, second, other]):
+    with family(tmp_path) as (first, second, other):
+        other.data_dir = first.data_dir
         first.spawn()
         says(first, "waiting for")
         assert other.spawn().wait(WAIT_S) == 10
@@ -139,7 +129,7 @@ def test_the_directory_is_held_and_a_taken_port_is_told_during_the_wait_too(tmp_
 
 @pytest.mark.parametrize("threads", [False, True])
 def test_an_embedded_node_that_waits_ends_when_its_program_wants_it_to(tmp_path: Path, threads: bool) -> None:
-    raft, client, nobody = (f"127.0.0.1:{port}" for port in free_ports(3))
+    raft, client, nobody = (f"127.0.0.1:{port}" for port in quiet_ports(3))
     node = Node(
         data_dir=str(tmp_path / "data"),
         raft_listen=raft,
@@ -157,7 +147,7 @@ def test_an_embedded_node_that_waits_ends_when_its_program_wants_it_to(tmp_path:
 
 
 def test_three_nodes_in_threads_found_a_cluster(tmp_path: Path) -> None:
-    ports = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    ports = [f"127.0.0.1:{port}" for port in quiet_ports(6)]
     nodes = [
         Node(
             data_dir=str(tmp_path / str(n)),

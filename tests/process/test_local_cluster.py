@@ -14,32 +14,15 @@ from typing import Any
 
 import psutil
 import pytest
+from real_cluster import Guard, quiet_base
 from real_node import WAIT_S, runs, until
 from records import the
 
 from danube_raft import MetadataStore
 
-pytestmark = [pytest.mark.process, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.process, pytest.mark.timeout(90, method="signal")]
 
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("DANUBE_RAFT_")}
-
-
-def free_base(count: int) -> int:
-    """The first of `count` free ports in a row."""
-    for base in range(20_000, 60_000, 37):
-        probes: list[socket.socket] = []
-        try:
-            for port in range(base, base + count):
-                probe = socket.socket()
-                probes.append(probe)
-                probe.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        finally:
-            for probe in probes:
-                probe.close()
-        return base
-    raise AssertionError("no free ports in a row")
 
 
 def command(*arguments: str) -> list[str]:
@@ -58,6 +41,9 @@ class Cluster:
             env=ENVIRONMENT,
             process_group=0,
         )
+        # Should this process be killed, the supervisors hear from their pipes that their parent is gone.
+        self._guard = Guard()
+        self._guard.watch(self.process.pid)
         self.seen: set[psutil.Process] = set()
 
     def first_line(self) -> str:
@@ -77,6 +63,7 @@ class Cluster:
         for stream in (self.process.stdout, self.process.stderr):
             assert stream is not None
             stream.close()
+        self._guard.close()
         # The supervisors hear from their pipe that the parent is gone.
         until(lambda: not any(map(runs, self.seen)), "every process of the cluster to end")
 
@@ -104,7 +91,7 @@ def ask(*arguments: str) -> Any:
 def test_a_cluster_serves_on_its_ports_survives_a_node_and_is_the_same_again(
     tmp_path: Path, started: list[Cluster]
 ) -> None:
-    base = free_base(6)
+    base = quiet_base(6)
     ports = [f"127.0.0.1:{base + place}" for place in range(3)]
     cluster = Cluster(tmp_path / "c", base)
     started.append(cluster)
@@ -155,7 +142,7 @@ def test_a_cluster_serves_on_its_ports_survives_a_node_and_is_the_same_again(
 
 
 def test_a_directory_keeps_its_number_of_nodes_and_its_ports(tmp_path: Path, started: list[Cluster]) -> None:
-    base = free_base(2)
+    base = quiet_base(2)
     cluster = Cluster(tmp_path / "c", base, "--nodes", "1")
     started.append(cluster)
     assert cluster.first_line().startswith("ready endpoints=")
@@ -175,7 +162,7 @@ def test_a_directory_keeps_its_number_of_nodes_and_its_ports(tmp_path: Path, sta
 def test_a_port_that_is_taken_stops_the_whole_cluster_and_is_named(
     tmp_path: Path, started: list[Cluster]
 ) -> None:
-    base = free_base(6)
+    base = quiet_base(6)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", base + 1))
         taken.listen()

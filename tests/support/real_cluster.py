@@ -23,7 +23,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -41,17 +40,24 @@ NOBODY = "nobody"
 """Source of a connection whose owner has gone before it could be found."""
 
 
+def quiet_base(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on and that no outgoing connection is given. Where the
+    search begins is left to chance: two runs on one machine are to look in different places."""
+    ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        base = random.randrange(10_000, ephemeral - count)
+        with contextlib.ExitStack() as probes, contextlib.suppress(OSError):
+            for port in range(base, base + count):
+                probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return base
+
+
 def quiet_ports(count: int) -> list[int]:
-    """Ports that nobody listens on and that no outgoing connection is given."""
-    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    found: list[int] = []
+    """So many of them, each for itself."""
+    found: set[int] = set()
     while len(found) < count:
-        port = random.randrange(10_000, first)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
+        found.add(quiet_base(1))
+    return list(found)
 
 
 GUARD = """
@@ -240,16 +246,16 @@ class RealCluster:
     def await_whole(self, wait_s: float = FORM_WAIT_S) -> None:
         """Every node answers, follows the one leader and has applied what was committed when this was asked."""
         leader = self.await_leader(wait_s)
-        status = self.until(lambda: self.status(leader), "the leader's status", wait_s)
+        asked = self.until(lambda: self.status(leader), "the leader's status", wait_s)["commit_index"]
+        self.until(lambda: self._is_whole(asked), "all nodes to follow one leader", wait_s)
 
-        def joined(node: ClusterNode) -> bool:
-            own = self.status(node)
-            return (
-                own is not None and own["leader_id"] != 0 and own["applied_index"] >= status["commit_index"]
-            )
-
-        for node in self.nodes:
-            self.until(partial(joined, node), f"{node.name} to follow", wait_s)
+    def _is_whole(self, index: int) -> bool:
+        """Who led a moment ago may lead no more: all name the same leader and term, in one round of questions."""
+        found = [status for node in self.nodes if (status := self.status(node))]
+        leaders = [(status["node_id"], status["term"]) for status in found if status["role"] == "leader"]
+        followed = {(status["leader_id"], status["term"]) for status in found}
+        everybody = len(found) == len(self.nodes) and all(own["applied_index"] >= index for own in found)
+        return everybody and len(leaders) == 1 and followed == set(leaders)
 
     def term(self) -> int:
         """The newest term that any node knows."""
@@ -356,4 +362,4 @@ def waited(seconds: float) -> None:
     until(lambda: time.monotonic() >= end, "a fault to last", seconds + 1)
 
 
-__all__ = ["PROCESSES", "ClusterNode", "RealCluster", "quiet_ports", "waited"]
+__all__ = ["PROCESSES", "ClusterNode", "Guard", "RealCluster", "quiet_base", "quiet_ports", "waited"]
