@@ -9,15 +9,19 @@ Not here, because it does not exist yet: §7, snapshots. §8's unique serial num
 
 from __future__ import annotations
 
+import random
 from itertools import permutations
 from typing import Any
 
 import pytest
 
+from danube_raft.config import Config
 from danube_raft.wire import peer
-from danube_raft.wire.entry import KIND_NOOP, HardState
+from danube_raft.wire.entry import KIND_NOOP, Entry, HardState
 
 from .cluster import Cluster, entry
+
+CONFIG = Config()
 
 
 def append(prev: tuple[int, int], *terms: int, commit: int = 0) -> peer.AppendEntries:
@@ -256,6 +260,50 @@ def test_whoever_is_elected_has_every_committed_entry() -> None:
         [holder] = {1, 2, 3} - {writer, slow}
         assert cluster[holder].role == "leader"
         assert [e.payload for e in cluster.world.nodes[slow].handed].count(b"kept") == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_two_nodes_apply_different_entries_at_one_index(seed: int) -> None:
+    """§5.4.3, Figure 3 "State Machine Safety": again and again a leader that is cut off with one follower writes what
+    no quorum sees, while the others elect another and commit. What one node handed over at an index, in whatever
+    boot, is what every node hands over there."""
+    source = random.Random(seed)
+    cluster = Cluster(5)
+    applied: dict[int, Entry] = {}
+    replaced = 0
+    leader = 1
+    cluster.elect(leader)
+    for number in range(12):
+        others = [node for node in cluster.world.nodes if node != leader]
+        friend, following, restarted, _ = source.sample(others, 4)
+        lost = b"lost %d" % number
+        cluster.isolate(leader, friend)
+        for _ in range(source.randint(1, 4)):
+            cluster.propose(leader, lost)
+        cluster.settle()
+        cluster.world.now += 2 * CONFIG.election_max_ms
+        cluster.elect(following)
+        for _ in range(source.randint(1, 4)):
+            cluster.propose(following, b"kept %d" % number)
+        cluster.settle()
+        replaced += any(entry.payload == lost for entry in cluster.world.nodes[friend].disk.log.values())
+        collect(cluster, applied)
+        cluster.boot(source.choice((friend, restarted)))
+        cluster.cut.clear()
+        cluster.run(2 * CONFIG.heartbeat_ms)
+        collect(cluster, applied)
+        leader = following
+        assert cluster[leader].role == "leader"
+        assert {cluster[node].commit_index for node in cluster.world.nodes} == {max(applied)}
+        assert not any(entry.payload == lost for entry in applied.values())
+    assert replaced == 12, "every time somebody held what came to nothing"
+
+
+def collect(cluster: Cluster, applied: dict[int, Entry]) -> None:
+    """What has been handed over so far, by any node; nobody may have something else in its place."""
+    for node in cluster.world.nodes.values():
+        for handed in node.handed:
+            assert applied.setdefault(handed.index, handed) == handed, f"two entries at {handed.index}"
 
 
 # ---------------------------------------------------------------- §5.5 crashes

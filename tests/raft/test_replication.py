@@ -196,12 +196,15 @@ def test_a_follower_far_behind_is_streamed_from_disk_at_full_window() -> None:
     node.core.unreachable(3, cluster.now)
     cluster.cut.clear()
     cluster.run(HEARTBEAT_MS // 2)
+    cluster.take_sent()
     cluster.hear(1, 3, 2, peer.HeartbeatReply(0, 202, True))
     while node.reads:
         node.answer_read()
         cluster.look(node)
-    behind = [m for h, m in cluster.sent if h.receiver == 3 and isinstance(m, peer.AppendEntries)]
-    assert len(behind[-8:]) == 8, "eight messages left before the first ack"
+    streamed = [m for h, m in cluster.sent if h.receiver == 3 and isinstance(m, peer.AppendEntries)]
+    assert [(m.prev_index, len(m.entries)) for m in streamed] == [
+        (index, 4) for index in range(202, 202 + 8 * 4, 4)
+    ], "eight messages left before the first ack"
 
 
 # ---------------------------------------------------------------- windows
