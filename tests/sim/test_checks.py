@@ -170,6 +170,12 @@ def test_an_old_entry_committed_by_counting() -> None:
     stream.elect(2, 2, entry(2, 2))
     with pytest.raises(Violation, match="by counting"):
         stream.send(2, 3, 2, peer.AppendEntries(1, 1, 1, 0, ()))
+    stream = Stream()
+    stream.elect(1, 1, entry(1, 1))
+    stream.write(2, entry(1, 1))
+    stream.elect(2, 2, entry(2, 2))
+    with pytest.raises(Violation, match="by counting"):
+        stream.send(2, 3, 2, peer.Heartbeat(1, 1, 0))
 
 
 def test_a_read_answered_below_what_was_committed() -> None:
@@ -310,6 +316,35 @@ def test_an_acknowledged_write_that_is_lost() -> None:
 def test_a_write_that_happened_twice() -> None:
     with pytest.raises(Violation, match="written 2 times"):
         check_once([done("put", "/k", b"a", outcome=UNCERTAIN)], machine(PUT_A, PUT_A).history.events)
+
+
+def test_a_lease_that_is_written_more_often_than_it_was_asked_for() -> None:
+    def grant(revision: int, *, renewed: bool = False, outcome: str = OK) -> Operation:
+        return done("put_with_ttl", "/ttl/1", b"a", 10, result=(revision, 1, None, renewed), outcome=outcome)
+
+    once = [("/ttl/1", b"a", 2, 2, 1, 1, 0)]
+    twice = [*once, ("/ttl/1", None, 0, 3, 0, 0, 0), ("/ttl/1", b"a", 4, 4, 1, 2, 0)]
+    check_once([grant(2), grant(2, renewed=True)], once)
+    check_once([grant(2), grant(4, outcome=UNCERTAIN)], twice)
+    for other in ([], [grant(2, renewed=True)], [grant(3, outcome=REJECTED)]):
+        with pytest.raises(Violation, match="written 2 times for 1 writes"):
+            check_once([grant(2), *other], twice)
+
+
+def test_a_delete_that_is_lost_doubled_or_nobodys() -> None:
+    delete = pack_request("delete", 2, "/k")
+    written = done("put", "/k", b"a", result=(2, 1, None))
+    deleted = done("delete", "/k", result=(1, None))
+    there, gone = machine(PUT_A).history.events, machine(PUT_A, delete).history.events
+    check_once([written, deleted], gone)
+    check_once([written, done("delete", "/k", result=(0, None))], there)
+    check_once([written, done("delete", "/k", outcome=UNCERTAIN)], there)
+    check_once([written, done("delete", "/k", outcome=UNCERTAIN)], gone)
+    with pytest.raises(Violation, match="deleted 0 times for 1 to 1"):
+        check_once([written, deleted], there)
+    for other in ([], [done("delete", "/k", outcome=REJECTED)], [done("delete", "/k", result=(0, None))]):
+        with pytest.raises(Violation, match="deleted 1 times for 0 to 0"):
+            check_once([written, *other], gone)
 
 
 def test_a_rejected_write_that_happened_and_one_that_nobody_made() -> None:

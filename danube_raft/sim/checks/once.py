@@ -5,7 +5,9 @@ only, so each event names its cause.
 
 - An acknowledged write is there, once, with the revision that was answered: none lost, none doubled.
 - A rejected write is not there. One of unknown outcome is there once or not at all.
-- Nothing is there that nobody wrote.
+- Nothing is there that nobody wrote. A renewal repeats the value of its key, which is written anew if it has expired
+  meanwhile: so it may be there once for each grant or renewal that was neither rejected nor a mere renewal.
+- A register is deleted as often as clients deleted it, at most once more for each delete of unknown outcome.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 
 from danube_raft.kv.record import KEY, MOD_REVISION, VALUE, Record
 from danube_raft.sim.checks.facts import Violation
-from danube_raft.sim.history import OK, REJECTED, Operation
+from danube_raft.sim.history import OK, PENDING, REJECTED, UNCERTAIN, Operation
 
 _VALUE_AT = {"put": 1, "put_with_ttl": 1, "compare_and_swap": 2}
 
@@ -26,26 +28,27 @@ def check_once(operations: Sequence[Operation], events: Sequence[Record]) -> Non
     for event in events:
         if event[VALUE] is not None and not event[KEY].startswith("/counters/"):
             written.setdefault((event[KEY], event[VALUE]), []).append(event[MOD_REVISION])
-    allowed: set[tuple[str, bytes]] = set()
+    most: Counter[tuple[str, bytes]] = Counter()
     for operation in operations:
         place = _VALUE_AT.get(operation.kind)
         if place is None:
             continue
         cause = (operation.key, operation.args[place])
-        if operation.outcome != REJECTED:
-            allowed.add(cause)
+        renewed = operation.kind == "put_with_ttl" and operation.outcome == OK and operation.result[3]
+        most[cause] += operation.outcome != REJECTED and not renewed
         _check(operation, written.get(cause, []))
-    for cause in written:
-        if cause not in allowed:
+    for cause, revisions in written.items():
+        if not most[cause]:
             raise Violation(f"{cause} is in the store, and nobody wrote it")
+        if len(revisions) > most[cause]:
+            raise Violation(
+                f"{cause} was written {len(revisions)} times for {most[cause]} writes: {revisions}"
+            )
+    _check_deletes(operations, events)
     _check_counters(operations, events)
 
 
 def _check(operation: Operation, revisions: list[int]) -> None:
-    most = operation.kind == "put_with_ttl"
-    # A renewal repeats the value of a key that may have expired meanwhile: then it is written anew, by right.
-    if len(revisions) > 1 and not most:
-        raise Violation(f"written {len(revisions)} times, in revisions {revisions}: {operation}")
     if operation.outcome != OK:
         return
     if operation.kind == "compare_and_swap":
@@ -58,6 +61,21 @@ def _check(operation: Operation, revisions: list[int]) -> None:
         revision = operation.result[0]
     if revision not in revisions:
         raise Violation(f"acknowledged and lost (it is in revisions {revisions}): {operation}")
+
+
+def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) -> None:
+    """Only of registers: keys with a TTL end by themselves."""
+    deleted = Counter(event[KEY] for event in events if event[VALUE] is None and event[KEY].startswith("/k"))
+    least: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for operation in operations:
+        if operation.kind == "delete":
+            did = operation.outcome == OK and operation.result[0] == 1
+            least[operation.key] += did
+            most[operation.key] += did or operation.outcome in (UNCERTAIN, PENDING)
+    for key in deleted.keys() | most.keys():
+        if not least[key] <= deleted[key] <= most[key]:
+            raise Violation(f"{key} was deleted {deleted[key]} times for {least[key]} to {most[key]} deletes")
 
 
 def _check_counters(operations: Sequence[Operation], events: Sequence[Record]) -> None:

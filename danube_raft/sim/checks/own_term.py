@@ -31,8 +31,7 @@ class OwnTerm:
                 return
             self._told = index
             term = self._view.replicas[header.sender].term_at(index)
-            # A heartbeat names no more than its receiver has, which may end anywhere.
-            if isinstance(fact.message, peer.AppendEntries) and term != header.term:
+            if term != header.term:
                 raise Violation(
                     f"node {header.sender} leads term {header.term} and commits index {index} of term {term} by counting"
                 )
