@@ -41,6 +41,8 @@ class BareClient:
     ) -> None:
         self.number = number
         self.operations: list[Operation] = []
+        self.overloaded = 0
+        """How often a node said so."""
         self._endpoints = endpoints
         self._schedule = schedule
         self._transmit = transmit
@@ -70,16 +72,18 @@ class BareClient:
             # Nothing was sent. Whoever is told goes on at once, so time must pass first.
             self._schedule.after(10 * MS, self._end, request_id, REJECTED)
 
-    def reply(self, body: bytes) -> None:
+    def reply(self, body: bytes, _node: int, _answered: int) -> None:
         """An answer has arrived."""
         for reply in unpack_replies(body):
             request_id = reply[R_REQUEST_ID]
             if reply[R_STATUS] == STATUS_OK:
                 self._end(request_id, OK, reply[R_RESULT:], reply[R_REVISION])
-            elif isinstance(error_of(reply), errors.Rejected):
-                self._end(request_id, REJECTED)
-            else:
-                self._end(request_id, UNCERTAIN)
+                continue
+            error = error_of(reply)
+            self.overloaded += isinstance(error, errors.Overloaded)
+            if request_id == self._waits_for:
+                self.operations[-1].error = f"{type(error).__name__}: {error.message}"
+            self._end(request_id, REJECTED if isinstance(error, errors.Rejected) else UNCERTAIN)
 
     def _give_up(self, request_id: int) -> None:
         self._end(request_id, UNCERTAIN)

@@ -15,7 +15,7 @@ from danube_raft.client.call import Call, Endpoints, Send, Session
 from danube_raft.node.endpoints import Envelope
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
 from danube_raft.sim.schedule import MS, Schedule
-from danube_raft.wire.client import unpack_replies
+from danube_raft.wire.client import R_STATUS, unpack_replies
 
 TRY_AGAIN_US = 20 * MS
 """Between two looks at a connection that is not there yet."""
@@ -38,6 +38,8 @@ class Client:
     ) -> None:
         self.number = number
         self.operations: list[Operation] = []
+        self.overloaded = 0
+        """How often a node said so; most are asked again and end well."""
         self._session = Session(source=source)
         self._endpoints = Endpoints(endpoints)
         self._schedule = schedule
@@ -83,10 +85,11 @@ class Client:
         )
         self._pump(self._step)
 
-    def reply(self, body: bytes) -> None:
-        """An answer has arrived."""
+    def reply(self, body: bytes, node: int, answered: int) -> None:
+        """An answer has arrived, which `node` gave at virtual time `answered`."""
         call = self._call
         for reply in unpack_replies(body):
+            self.overloaded += reply[R_STATUS] == errors.Overloaded.code
             if call is None or call is not self._call:
                 return
             try:
@@ -95,6 +98,7 @@ class Client:
                 self._failed(error)
                 return
             if call.result is not None:
+                self.operations[-1].node, self.operations[-1].answered = node, answered
                 self._end(OK, call.result, call.revision)
                 return
         if call is not None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
+from danube_raft.errors import DiskFailed
 from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
 from danube_raft.storage.recovery import Recovery
@@ -34,6 +35,7 @@ class Disk:
         self.busy_until = 0
         """When the last sync that has begun will be over."""
         self.slow_syncs = 0
+        self._told_to_fail = self._failed = False
 
     # ---------------------------------------------------------------- what the world does to it
 
@@ -64,7 +66,12 @@ class Disk:
 
     def fail_next_write(self) -> None:
         """An I/O error at the next write, before or after it took effect."""
+        self._told_to_fail = True
         self._log.fail_next_write(self._random.choice((BEFORE, AFTER)))
+
+    def has_failed(self) -> bool:
+        """Whether a write was refused since the last boot because it was told to be."""
+        return self._failed
 
     def heal(self) -> None:
         """Quick and sound from now on. A sync that hangs goes on hanging: nobody knows how to end it."""
@@ -89,6 +96,7 @@ class Disk:
 
     def open(self) -> Recovery:
         """See LogStore."""
+        self._failed = False
         return self._log.open()
 
     def write(self, writes: Sequence[local.Write]) -> None:
@@ -96,6 +104,9 @@ class Disk:
         before = self._log.unsynced
         try:
             self._log.write_unsynced(writes)
+        except DiskFailed:
+            self._failed, self._told_to_fail = self._told_to_fail, False
+            raise
         finally:
             # A write that failed may have taken effect all the same.
             if self._log.unsynced > before:

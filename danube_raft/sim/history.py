@@ -18,7 +18,7 @@ class Operation:
     """One operation of one client."""
 
     __slots__ = (
-        "args", "client", "error", "invoked", "kind", "level", "outcome", "result", "returned", "revision",
+        "answered", "args", "client", "error", "invoked", "kind", "level", "node", "outcome", "result", "returned", "revision",
         "seen_before", "serial",
     )  # fmt: skip
 
@@ -31,6 +31,8 @@ class Operation:
         self.level = level
         self.invoked = invoked
         self.returned = 0
+        self.node = self.answered = 0
+        """Which node gave the answer, and when."""
         self.outcome = PENDING
         self.result: tuple[Any, ...] = ()
         self.revision = 0

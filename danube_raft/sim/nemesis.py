@@ -17,7 +17,8 @@ from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
 
-CALM_S = 4
+CALM_SHARE = 0.15
+"""How much of a world without faults comes in its middle."""
 _PROCESSES = (LOG, CONSENSUS, KV)
 
 
@@ -42,6 +43,7 @@ class Nemesis:
         self._election_ms = settings.config.election_max_ms
         self._running = True
         self._calm_at: int | None = None
+        self._calm_us = 0
         self._pause_s = source.choice((0.4, 1.0, 2.5))
         self._leader_share = source.choice((0.3, 0.6, 0.9))
         self._actions = self._choose()
@@ -57,10 +59,11 @@ class Nemesis:
         chosen = list(self._random.sample(offered, count))
         return [*chosen, self._mend]
 
-    def start(self, calm_at: int) -> None:
-        """Begin, after a quiet moment in which the cluster comes up. From `calm_at` on all is well for some seconds,
-        so that every world gets something done."""
-        self._calm_at = calm_at
+    def start(self, length: int) -> None:
+        """Begin, after a quiet moment in which the cluster comes up; there are faults for `length` microseconds. In the
+        middle of it all is well for a while, so that every world gets something done."""
+        self._calm_at = length // 2
+        self._calm_us = round(CALM_SHARE * length)
         self._schedule.after(round(self._random.uniform(0.3, 1.5) * SECOND), self._act)
 
     def stop(self) -> None:
@@ -82,7 +85,7 @@ class Nemesis:
         if self._calm_at is not None and self._schedule.now >= self._calm_at:
             self._calm_at = None
             self._mend()
-            self._schedule.after(CALM_S * SECOND, self._act)
+            self._schedule.after(self._calm_us, self._act)
             return
         # The first is a fault: a world without any would show nothing.
         action = self._random.choice(self._actions if self.done else self._actions[:-1])

@@ -30,6 +30,7 @@ from danube_raft.sim.checks.facts import (
     Issued,
     ReadAnswered,
     ReadAsked,
+    Received,
     Sent,
     Synced,
     Told,
@@ -79,6 +80,8 @@ class Node:
         self.open = False
         """Whether clients are served."""
         self.boots = 0
+        self.counts: Counter[str] = Counter()
+        """What happened here that a run should have met."""
         self.role = local.Role("starting", 0, 0, 0, 0, 0)
         """As consensus last told it."""
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
@@ -126,7 +129,8 @@ class Node:
         }
         writer = self._processes[LOG]
         writer.sync_us, writer.finish = self.disk.sync_us, self.disk.finish
-        writer.failed = self._process_ended
+        writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
+        self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
         for process in self._processes.values():
             process.start(self._random.randrange(1, 100 * MS))
@@ -208,6 +212,7 @@ class Node:
     def _tell(self, name: str, edge: str, message: local.Message) -> None:
         tell = self._around.tell
         if isinstance(message, local.Write):
+            self.counts["truncations"] += message.truncate_from > 0
             tell(Issued(self.node_id, message))
         elif isinstance(message, local.Role) and edge == KV:
             self.role = message
@@ -221,7 +226,15 @@ class Node:
         elif isinstance(message, local.ReadIndex):
             tell(ReadAsked(self.node_id, message.id))
         elif isinstance(message, local.ReadReady):
+            self.counts["reads_refused" if message.index < 0 else "reads_confirmed"] += 1
             tell(ReadAnswered(self.node_id, message.id, message.index))
+        elif isinstance(message, local.LogChunk):
+            self.counts["log_chunks"] += 1
+
+    def _takes(self, edge: str, message: Any) -> None:
+        if edge == PEERS:
+            around = self._around
+            around.tell(Received(self.node_id, around.schedule.now, message.header, message.message))
 
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
         frame = local.pack_frame(self.boots, messages)

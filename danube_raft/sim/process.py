@@ -15,7 +15,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from danube_raft.errors import Fatal
+from danube_raft.errors import DiskFailed
 from danube_raft.node.handler import Handler
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 
@@ -68,7 +68,11 @@ class Process:
         self.finish: Callable[[], None] = lambda: None
         """For the log-writer: its syncs are over."""
         self.failed: Callable[[], None] = lambda: None
-        """The handler has raised Fatal: the process ends, and with it the node."""
+        """The disk has failed: the process ends, and with it the node."""
+        self.may_fail: Callable[[], bool] = lambda: False
+        """Whether the disk was made to fail. Any other error of a handler is one of the product, and ends the run."""
+        self.takes: Callable[[str, Any], None] | None = None
+        """Hears of every (edge, message) when the handler takes it."""
 
     def start(self, delay_us: int) -> None:
         """Let the process begin in a while."""
@@ -116,10 +120,14 @@ class Process:
         handler, now = self.handler, self._clock.read()
         taken, self._queue = self._queue[:DRAIN_MESSAGES], self._queue[DRAIN_MESSAGES:]
         for edge, message in taken:
+            if self.takes is not None:
+                self.takes(edge, message)
             handler.receive(edge, message, now)
         try:
             handler.turn(now)
-        except Fatal:
+        except DiskFailed:
+            if not self.may_fail():
+                raise
             self.alive = False
             self.failed()
             return

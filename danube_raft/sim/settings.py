@@ -13,6 +13,8 @@ from typing import NamedTuple
 from danube_raft.config import Config
 
 NODES_MAX = 5
+SIZES = (1, 2, *9 * (3,), *2 * (4,), *3 * (5,))
+"""Sizes of clusters, each as often as it is chosen: with one node or two there is little to find."""
 
 
 class Options(NamedTuple):
@@ -38,7 +40,7 @@ class Settings(NamedTuple):
 def choose(options: Options) -> Settings:
     """The world of this seed."""
     source = random.Random(f"{options.seed}/settings")  # noqa: S311 -- a seed has to repeat
-    nodes = options.nodes or source.choice((1, 2, 3, 3, 3, 3, 3, 4, 5))
+    nodes = options.nodes or source.choice(SIZES)
     config = Config()
     if source.random() < 0.5:
         config = replace(
@@ -59,6 +61,7 @@ def choose(options: Options) -> Settings:
             unacked_write_max_bytes=source.choice((1_000, 20_000)),
             inflight_max_messages=source.choice((1, 3, 64)),
             uncommitted_max_bytes=source.choice((3_000, 1_000_000)),
+            waiting_max_commands=source.choice((2, 4, 10_000)),
         )
     return Settings(
         nodes,

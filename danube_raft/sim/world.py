@@ -13,6 +13,7 @@ from collections.abc import Callable
 from danube_raft.node.endpoints import Envelope
 from danube_raft.sim.bare_client import BareClient
 from danube_raft.sim.checks.all import Checks
+from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.registers import check_registers
@@ -34,6 +35,8 @@ CLUSTER_ID = 77
 LEADER_TIMEOUTS = 5
 BARE = 1_000
 """Number of the client without a session."""
+MESSAGES_MS = 1_000
+"""More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
 """Between two looks at whether a demand is met."""
 
@@ -68,6 +71,11 @@ class World:
         return random.Random(f"{self.options.seed}/{name}")  # noqa: S311 -- a seed has to repeat
 
     @property
+    def clients(self) -> list[Client | BareClient]:
+        """All of them."""
+        return list(self._clients.values())
+
+    @property
     def operations(self) -> list[Operation]:
         """All operations of all clients."""
         return [operation for client in self._clients.values() for operation in client.operations]
@@ -86,7 +94,7 @@ class World:
         bare = BareClient(BARE, tuple(self._by_endpoint), self.schedule, self._transmit, self._ended)
         self._clients[bare.envelope] = bare
         self.workload.add_bare(bare)
-        self.nemesis.start(calm_at=round(self.options.seconds / 2 * SECOND))
+        self.nemesis.start(round(self.options.seconds * SECOND))
         self.schedule.run_until(round(self.options.seconds * SECOND))
         self._heal()
         self._demand_progress()
@@ -143,12 +151,22 @@ class World:
 
     def _check_history(self) -> None:
         operations, committed = self.operations, self.checks.view.committed
-        reference = replay(committed)
+        revisions: list[int] = []
+        reference = replay(committed, revisions)
         check_replicas({i: node.machine for i, node in self.nodes.items()}, reference)
         check_reads(operations, reference)
+        check_bounded(self.checks.bounded.demands, revisions)
+        self._check_in_time(operations)
         check_once(operations, reference.history.events)
         check_unique_ids(operations)
         check_registers(operations)
+
+    def _check_in_time(self, operations: list[Operation]) -> None:
+        """Where neither a paused process nor a slow disk makes messages old."""
+        done, config = self.nemesis.done, self.settings.config
+        if not done["pause"] + done["slow_disk"] + done["hang_disk"]:
+            slack_ms = 2 * config.election_max_ms + config.heartbeat_ms + MESSAGES_MS
+            check_bounded_in_time(operations, slack_ms * MS)
 
     # ---------------------------------------------------------------- messages
 
@@ -179,7 +197,7 @@ class World:
         client = self._clients[envelope]
         if (client.number, node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
-            self.schedule.after(latency, client.reply, body)
+            self.schedule.after(latency, client.reply, body, node_id, self.schedule.now)
 
     def _ended(self, operation: Operation) -> None:
         self.trace.add(

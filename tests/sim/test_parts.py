@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed
+from danube_raft.errors import Corrupt, DiskFailed, Fatal
 from danube_raft.sim.disk import Disk
 from danube_raft.sim.network import QUEUE_FRAMES, Network
 from danube_raft.sim.process import Clock, Process
@@ -68,6 +68,21 @@ def test_a_write_that_fails_may_be_there_after_the_crash_or_not() -> None:
         disk.crash()
         found.add(disk.open().last.index)
     assert found == {0, 1}
+
+
+def test_a_disk_has_failed_only_if_it_was_told_to_and_until_it_is_opened_again() -> None:
+    disk = Disk(random.Random(1), lambda each: None)
+    disk.open()
+    disk.write((write(1),))
+    assert not disk.has_failed()
+    disk.fail_next_write()
+    assert not disk.has_failed()
+    with pytest.raises(DiskFailed):
+        disk.write((write(2),))
+    assert disk.has_failed()
+    disk.crash()
+    disk.open()
+    assert not disk.has_failed()
 
 
 def test_a_disk_that_hangs_or_is_slow_takes_longer() -> None:
@@ -237,6 +252,30 @@ def test_what_waits_for_a_sync_is_said_after_it_and_not_by_the_dead() -> None:
     stage.run(1_000)
     assert stage.said == ["a"]
     assert len(finished) == 1
+
+
+@pytest.mark.parametrize("error", [DiskFailed("worn out"), Corrupt("bad bytes")])
+def test_an_error_of_a_handler_ends_the_run_unless_its_disk_was_made_to_fail(error: Fatal) -> None:
+    def broken(now: int) -> None:
+        raise error
+
+    stage = Stage()
+    ended: list[bool] = []
+    stage.run(1)
+    stage.echo.turn = broken  # type: ignore[method-assign]
+    stage.process.failed = lambda: ended.append(True)
+    stage.process.deliver([("edge", "a")])
+    with pytest.raises(type(error)):
+        stage.run(1)
+    stage.process.may_fail = lambda: True
+    stage.process.resume()
+    if isinstance(error, DiskFailed):
+        stage.run(1)
+        assert ended == [True]
+        assert not stage.process.alive
+    else:
+        with pytest.raises(Corrupt):
+            stage.run(1)
 
 
 # ---------------------------------------------------------------- settings

@@ -1,4 +1,4 @@
-"""Whole clusters from seeds: those that once failed, a fresh row, and that a seed means the same everywhere.
+"""Whole clusters from seeds: those that once failed, the first 200, and that a seed means the same everywhere.
 
 What a world checks is told in `danube_raft/sim/`; `scripts/simulate` runs more of them. A seed that fails here goes into
 seeds.txt with a line that says what it showed.
@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.run import NEEDED, Idle, Report, check_coverage, command, simulate
+from danube_raft.sim.schedule import SECOND
 from danube_raft.sim.settings import Options
 from danube_raft.sim.world import World
 
@@ -48,9 +50,9 @@ def test_a_seed_that_once_failed_passes(options: Options) -> None:
 @pytest.mark.timeout(LIMIT_S)
 def test_seeds_pass_and_every_kind_of_fault_happens() -> None:
     """The command checks the coverage of so many seeds itself."""
-    done = run("--seed", "1", "--seeds", "64", "--minutes", "0.1")
+    done = run("--seed", "1", "--seeds", "200", "--minutes", "0.2")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "64 of 64 seeds" in done.stdout
+    assert "200 of 200 seeds" in done.stdout
     assert "effects: " in done.stdout
 
 
@@ -63,6 +65,25 @@ def test_a_seed_gives_the_same_trace_whatever_the_hash_seed() -> None:
     assert one.returncode == other.returncode == 0, one.stderr + other.stderr
     assert one.stdout.count("\n") > 2_000
     assert one.stdout == other.stdout
+
+
+def test_faults_go_on_after_a_short_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only a fault on top of a long history shows would else never be met."""
+    moments: list[float] = []
+
+    class Watched(Nemesis):
+        def _act(self) -> None:
+            before = self.faults
+            super()._act()
+            if self.faults > before:
+                moments.append(self._schedule.now / SECOND)
+
+    monkeypatch.setattr("danube_raft.sim.world.Nemesis", Watched)
+    for seed in range(1, 6):
+        simulate(Options(seed, 3, 12.0))
+    late = [moment for moment in moments if moment > 7]
+    assert len(late) > len(moments) * 0.3
+    assert max(moments) > 11
 
 
 def test_another_seed_is_another_world() -> None:

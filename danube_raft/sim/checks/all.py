@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from danube_raft.sim.checks.bounded import BoundedReads
 from danube_raft.sim.checks.election_safety import ElectionSafety
+from danube_raft.sim.checks.expected_errors import ExpectedErrors
 from danube_raft.sim.checks.facts import Fact
 from danube_raft.sim.checks.leader_completeness import LeaderCompleteness
 from danube_raft.sim.checks.log_matching import LogMatching
@@ -42,6 +44,7 @@ class Checks:
         self.completeness = LeaderCompleteness(self.view)
         self.ttl = TtlNeverEarly(self.view)
         self.sessions = SessionReads(self.view)
+        self.bounded = BoundedReads(self.view)
         checks: tuple[Check, ...] = (
             ElectionSafety(self.view),
             LogMatching(self.view),
@@ -54,6 +57,8 @@ class Checks:
             Promises(self.view),
             self.ttl,
             self.sessions,
+            self.bounded,
+            ExpectedErrors(self.view),
         )
         self._takers: dict[type, list[Callable[[Fact], None]]] = {}
         for check in checks:

@@ -78,13 +78,24 @@ class Sent(NamedTuple):
     message: peer.Message
 
 
+class Received(NamedTuple):
+    """Consensus of `node` takes a message of a peer, at virtual time `at`."""
+
+    node: int
+    at: int
+    header: peer.Header
+    message: peer.Message
+
+
 class Ended(NamedTuple):
     """A client knows the outcome of an operation."""
 
     operation: Operation
 
 
-Fact = Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Ended
+Fact = (
+    Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Received | Ended
+)
 
 
 class Violation(AssertionError):

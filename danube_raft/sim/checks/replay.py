@@ -16,11 +16,15 @@ from danube_raft.sim.history import OK, Operation
 from danube_raft.wire.entry import Entry
 
 
-def replay(committed: Sequence[Entry]) -> Machine:
-    """A state machine that has applied the committed log."""
+def replay(committed: Sequence[Entry], revisions: list[int] | None = None) -> Machine:
+    """A state machine that has applied the committed log. `revisions` gets the store's revision at every index."""
     machine = Machine()
+    if revisions is not None:
+        revisions.append(machine.history.revision)
     for entry in committed:
         machine.apply(entry)
+        if revisions is not None:
+            revisions.append(machine.history.revision)
     return machine
 
 

@@ -1,0 +1,28 @@
+"""Clients see only errors that they must see: what faults make unavoidable, and nothing that blames the request or the node.
+
+All requests of the workload are right and small, so no answer may call them wrong; a node that must not go on says so to
+nobody. `NotLeader` is for clients that know no other node: the store's own client asks on.
+"""
+
+from __future__ import annotations
+
+from danube_raft.sim.checks.facts import Ended, Fact, Violation
+from danube_raft.sim.checks.view import View
+
+ALLOWED = {"NoConnection", "Uncertain", "Timeout", "NoLeader", "Overloaded"}
+
+
+class ExpectedErrors:
+    """Looks at the error of every operation that had one."""
+
+    wants = (Ended,)
+
+    def __init__(self, _view: View) -> None:
+        pass
+
+    def take(self, fact: Fact) -> None:
+        """The error is one of the few."""
+        assert isinstance(fact, Ended)
+        kind = fact.operation.error.partition(":")[0]
+        if kind and kind not in ALLOWED:
+            raise Violation(f"a client is told what it need not see: {fact.operation}")
