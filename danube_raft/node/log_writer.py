@@ -55,7 +55,6 @@ class LogWriter:
         self._now = now
         found = self._store.open()
         self._ready = True
-        self._ready = True
         self._send(
             local.Recovered(
                 hard_state=found.hard_state,

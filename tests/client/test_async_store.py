@@ -12,7 +12,7 @@ import zmq
 from fake_node import HOLD, LOST, NODE_ID, FakeNode, put_event
 
 from danube_raft import AsyncMetadataStore, AsyncWatch, Leadership, errors
-from danube_raft.client import async_channel, stream
+from danube_raft.client import async_channel, call, stream
 from danube_raft.client.call import WRITES_MAX
 from danube_raft.client.channel import connect, events
 from danube_raft.wire import client as wire
@@ -145,7 +145,12 @@ def test_a_request_that_got_its_turn_late_has_what_is_left_of_its_time(
 
 
 @pytest.mark.parametrize("endpoint", ["node", NOWHERE])
-def test_a_deadline_is_never_early_and_not_late(node: FakeNode, endpoint: str) -> None:
+def test_a_deadline_is_never_early_and_not_late(
+    node: FakeNode, endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Who waited for the end of an attempt would be much later than a busy machine makes anybody.
+    monkeypatch.setattr(call, "ATTEMPT_MS", 20_000)
+    monkeypatch.setattr(call, "CONNECT_MS", 20_000)
     node.script += [LOST] * 99
 
     async def work() -> None:
@@ -156,7 +161,7 @@ def test_a_deadline_is_never_early_and_not_late(node: FakeNode, endpoint: str) -
             with pytest.raises((errors.Timeout, errors.NoConnection)):
                 await store.get("/a")
             took = time.monotonic() - started
-            assert 0.25 <= took < 1.0
+            assert 0.25 <= took < 5.0
             assert nothing_left(store)
 
     asyncio.run(work())

@@ -197,6 +197,8 @@ def test_a_read_index_is_refused_when_its_link_does_not_take_it_and_when_nobody_
     node = Alone()
     node.receive(KV, local.ReadIndex(7))
     node.turn()
+    assert node.take(KV, local.ReadReady) == [local.ReadReady(7, -1)]
+    assert not node.take(LINKS, peer.ForwardReadIndex)
     node.follow(1)
     node.receive(KV, local.ReadIndex(8))
     node.turn()
@@ -226,6 +228,8 @@ def test_a_leader_confirms_a_read_of_another_with_a_round_of_heartbeats() -> Non
 def test_how_fresh_this_node_is() -> None:
     node = Alone()
     node.receive(KV, local.AskFresh(1))
+    node.turn()
+    assert node.take(KV, local.FreshAnswer) == [local.FreshAnswer(1, -1, 0)]
     node.follow(1)
     node.hear(1, peer.Heartbeat(0, 9, 0))
     heard_at = node.now
