@@ -3,6 +3,10 @@
 First faults, then they end and progress is demanded: a leader within `LEADER_TIMEOUTS` election timeouts, every node
 serves, all replicas equal the committed log, no lease outlives its time for long. The checks on the whole history come
 last. Nothing here reads a clock or a source of randomness of the machine that it runs on.
+
+Not in these worlds: forming a cluster and changing its members, snapshots, purged logs and lost disks (so no node is
+SUSPECT and every follower's log is searched from where it really parts from the leader's), watches and leadership
+polls, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.
 """
 
 from __future__ import annotations
