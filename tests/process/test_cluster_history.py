@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 
+import history_checks
 import pytest
 from history import (
     BOUND_MS,
@@ -211,3 +212,20 @@ def test_values_alone_give_a_lie_away(name: str, change: dict[str, object]) -> N
     changed[name] = changed[name]._replace(**change)  # type: ignore[arg-type]
     with pytest.raises(AssertionError, match="no order explains"):
         check_registers(list(changed.values()), applied)
+
+
+def test_the_search_looks_at_what_came_with_each_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history_checks, "SEARCHED_MAX", 2)
+    applied, changed = Applied(changes()), operations()
+    fault = Fault(13.5, 14, 15)
+    check_registers(list(changed.values()), applied, [fault])
+    changed["late"] = changed["late"]._replace(found=value("c1", 1))
+    check_registers(list(changed.values()), applied)
+    with pytest.raises(AssertionError, match="no order explains /a"):
+        check_registers(list(changed.values()), applied, [fault])
+    # What was there before the window counts too.
+    changed["late"] = changed["late"]._replace(found=value("c2", 1))
+    check_registers(list(changed.values()), applied, [fault])
+    changed["late"] = changed["late"]._replace(found=None)
+    with pytest.raises(AssertionError, match="no order explains /a"):
+        check_registers(list(changed.values()), applied, [fault])

@@ -10,7 +10,7 @@ before something else began comes before it).
     allocations     each id that was told moved its counter once, and nothing moved it that was not asked for
     reads           what was read is what was there at the revision that it carries
     real time       writes, lost swaps, linearizable reads, and ids, agree with their order in real time
-    registers       the same for the first operations of each key, by a search that trusts no revision
+    registers       the same for the operations of each key about each fault, by a search that trusts no order of them
     sessions        a client never reads a state older than one that it has seen or made
     bounded reads   what was acknowledged to anybody long enough before is seen
     errors          of the few kinds that a client which gives up early must see
@@ -55,7 +55,7 @@ OVERLAP_S = (CONFIG.election_max_ms + CONFIG.heartbeat_ms - CONFIG.election_min_
 GRACE_S = 0.5
 """How long a message may lie before it is taken, on a machine that has other things to do."""
 SEARCHED_MAX = 1_000
-"""Operations of one key that the search is given."""
+"""Operations of one key that the search is given at a time."""
 
 
 class Fault(NamedTuple):
@@ -156,19 +156,51 @@ def _highest(operations: Sequence[Operation]) -> list[Operation]:
     return highest
 
 
-def check_registers(operations: Sequence[Operation], applied: Applied) -> None:
+def check_registers(operations: Sequence[Operation], applied: Applied, faults: Sequence[Fault] = ()) -> None:
     """The values alone, without revisions: some order of each key's operations explains what everybody was told.
 
-    The search takes time with the square of the number, so it is given the beginning: what began up to some moment.
-    What had not ended by then may have happened, as far as the rest of the beginning knows.
+    The search takes time with the square of the number, so it is given the beginning, and what came with each fault.
     """
     values = {revision: value for changes in applied.of.values() for revision, _, value in changes}
     for key in sorted({one.key for one in operations if one.kind in WRITES}):
         asked = (one for one in operations if one.key == key and one.kind in {*WRITES, READ})
         own = sorted((one for one in asked if one.outcome != REJECTED), key=lambda one: one.begun)
-        ends = inf if len(own) <= SEARCHED_MAX else own[SEARCHED_MAX - 1].begun
-        events = [_event(one, values, one.outcome == OK and one.ended <= ends) for one in own[:SEARCHED_MAX]]
-        assert linearizability.is_linearizable(events), f"no order explains the operations on {key}"
+        for moment in (-inf, *(fault.begun for fault in faults)):
+            events, initial = _window(own, values, _quiet(own, moment))
+            assert linearizability.is_linearizable(events, initial), (
+                f"no order explains {key} from {moment} on"
+            )
+
+
+def _quiet(own: Sequence[Operation], moment: float) -> float:
+    """The last time up to that moment when nobody had an operation under way, but for those that were never answered:
+    there the search begins."""
+    quiet = ended = -inf
+    for one in own:
+        if one.begun > moment:
+            break
+        if one.outcome == OK:
+            quiet = one.begun if one.begun > ended else quiet
+            ended = max(ended, one.ended)
+    return moment if ended < moment else quiet
+
+
+def _window(
+    own: Sequence[Operation], values: dict[int, Value], quiet: float
+) -> tuple[list[linearizability.Event], Value | None]:
+    """What began from then on, and what was there then: the newest that anybody had been told.
+
+    What had not ended at the end of the window may have happened, as far as the window knows; and so may what was
+    never answered, also from before, unless it is known to be older than what was there, or never to have happened.
+    """
+    revisions = {value: revision for revision, value in values.items()}
+    there = max((one.revision for one in own if one.outcome == OK and one.begun < quiet), default=0)
+    chosen = [one for one in own if one.begun >= quiet and one.outcome == OK]
+    ends = inf if len(chosen) <= SEARCHED_MAX else chosen[SEARCHED_MAX - 1].begun
+    chosen = chosen[:SEARCHED_MAX]
+    unanswered = (one for one in own if one.outcome == UNCERTAIN and one.begun <= ends and one.wrote)
+    chosen += [one for one in unanswered if one.wrote and revisions.get(one.wrote, 0) > there]
+    return [_event(one, values, one.outcome == OK and one.ended <= ends) for one in chosen], values.get(there)
 
 
 def _event(one: Operation, values: dict[int, Value], known: bool) -> linearizability.Event:
@@ -295,7 +327,7 @@ def check_all(
     check_writes(operations, applied)
     check_reads(operations, applied)
     check_real_time(operations, applied)
-    check_registers(operations, applied)
+    check_registers(operations, applied, faults)
     check_ids(operations)
     check_allocations(operations, applied)
     check_sessions(operations, applied)
