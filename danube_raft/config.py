@@ -24,6 +24,9 @@ ENV_PREFIX = "DANUBE_RAFT_"
 
 MIB = 1 << 20
 
+FRAME_ROOM_BYTES = 64 << 10
+"""What a message between nodes has beside its entries."""
+
 SEEDS_MAX = 7
 """As many voters as a cluster may have."""
 
@@ -239,7 +242,8 @@ def _is_loopback(host: str) -> bool:
 def split_address(name: str, address: str) -> tuple[str, int]:
     """(host, port) of `host:port`; raises ConfigInvalid."""
     host, colon, port = address.rpartition(":")
-    if not colon or not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
+    odd = not host.isascii() or any(mark in host for mark in "/, @") or (":" in host and host[0] != "[")
+    if not colon or not host or odd or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
         raise ConfigInvalid(f"{name} = {address!r}: expected host:port with a port from 1 to 65535")
     return host, int(port)
 
@@ -293,7 +297,17 @@ def _check_together(config: Config) -> None:
             raise ConfigInvalid(
                 f"{name}_stuck_ms = {stuck_ms} must be at least three times progress_ms = {config.progress_ms}"
             )
+    _check_sizes(config)
     if config.log_level not in ("debug", "info", "warning", "error"):
         raise ConfigInvalid(f"log_level = {config.log_level!r}: expected debug, info, warning or error")
     if not config.data_dir:
         raise ConfigInvalid("data_dir must not be empty")
+
+
+def _check_sizes(config: Config) -> None:
+    for name in ("append_max_bytes", "batch_max_bytes", "request_max_bytes"):
+        size = getattr(config, name)
+        if size + FRAME_ROOM_BYTES > config.peer_frame_max_bytes:
+            raise ConfigInvalid(
+                f"{name} = {size} does not fit into peer_frame_max_bytes = {config.peer_frame_max_bytes}"
+            )

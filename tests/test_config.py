@@ -130,6 +130,9 @@ def test_a_child_process_gets_the_seed_nodes() -> None:
     [
         (["here"], "seed_nodes = 'here': expected host:port"),
         (["a:1", "b:0"], "seed_nodes = 'b:0': expected host:port"),
+        (["tcp://a:1"], "seed_nodes = 'tcp://a:1': expected host:port"),
+        (["::1:7650"], "seed_nodes = '::1:7650': expected host:port"),
+        (["my host:1"], "seed_nodes = 'my host:1': expected host:port"),
         ("a:1,", "seed_nodes = '': expected host:port"),
         (["a:1", "b:1", "a:1"], "seed_nodes names 'a:1' more than once"),
         (["0.0.0.0:1"], "seed_nodes = '0.0.0.0:1' is a wildcard"),
@@ -157,3 +160,10 @@ def test_random_settings_are_taken_or_refused_in_one_line() -> None:
             said.append(error.message)
     assert 0 < len(said) < 300
     assert not any("\n" in message for message in said)
+
+
+@pytest.mark.parametrize("name", ["append_max_bytes", "batch_max_bytes", "request_max_bytes"])
+def test_what_nodes_send_to_each_other_has_to_fit_into_their_frames(name: str) -> None:
+    """A frame that is too large ends the connection, again and again."""
+    with pytest.raises(ConfigInvalid, match=f"{name} = .* does not fit into peer_frame_max_bytes"):
+        load(flags={name: 4 << 20})

@@ -9,8 +9,9 @@ Rules:
 - The batch that this node made is applied from the requests that were decoded and checked when they came in; the
   replicas that decode its bytes come to the same result, because the check is the same pure function.
 - An exception while applying ends the process: an entry is never skipped.
-- Reads and watches are served once everything that was committed before the start has been applied; until then they
-  wait. The client port opens at that moment, or a while after the start, so that a node without a leader can say so.
+- Reads and watches are served once everything has been applied that the leader had committed when it was first heard;
+  until then they wait. The client port opens at that moment, or a while after the start, so that a node without a
+  leader can say so.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ CREDIT_MS = 20
 CREDIT_SHARE = 16
 """What was applied is told after this time, or when it is this fraction (1/n) of `unapplied_max_bytes`."""
 
+CATCH_UP = 0
+"""The number of the question how far to catch up; those of reads begin with 1."""
+CATCH_UP_ASK_MS = 20
+UNKNOWN = -1
+
 
 class KvServer:
     """Handler of the kv-server process."""
@@ -82,6 +88,8 @@ class KvServer:
         self._owe_until = NEVER
         self._read_bytes = 0
         self._caught_up = False
+        self._catch_up_index = UNKNOWN
+        self._catch_up_at = NEVER
         self._open_at: int | None = 0
 
     @property
@@ -117,6 +125,8 @@ class KvServer:
     def turn(self, now: int) -> None:
         """Close the batch of this turn, run what is due, feed watches, send the answers."""
         outbox = self.outbox
+        if not self._caught_up:
+            self._catch_up(now)
         if self._open_at is not None and (self._caught_up or now >= self._open_at):
             self._open_at = None
             outbox.append((CLIENTS, OpenPort()))
@@ -152,6 +162,7 @@ class KvServer:
         """The earliest of what waits for time."""
         timers = (
             self._open_at,
+            None if self._catch_up_at == NEVER else self._catch_up_at,
             None if self._owe_until == NEVER else self._owe_until,
             self._parked.next_timer(),
             self._proposals.next_timer(),
@@ -245,7 +256,7 @@ class KvServer:
         elif isinstance(message, local.ReadReady):
             self._reads.confirmed(message.id, message.index)
         elif isinstance(message, local.FreshAnswer):
-            self._reads.fresh(message, now)
+            self._fresh(message, now)
         elif isinstance(message, local.Role):
             self._new_role(message, now)
         elif isinstance(message, local.ProposeRejected):
@@ -268,11 +279,27 @@ class KvServer:
         self._upkeep.applied(entry, now)
         self._owed_bytes += entry_bytes(entry)
         self._owe_until = min(self._owe_until, now + CREDIT_MS)
-        if not self._caught_up and self._role.leader_id and entry.term >= self._role.term:
-            # An entry of the present term comes after everything that was committed before this start.
+        if self._catch_up_at != NEVER and entry.term >= self._role.term:
+            # An entry of the leader's own term: now it knows what was committed before.
+            self._catch_up_at = now
+
+    def _catch_up(self, now: int) -> None:
+        """Find out what the leader had committed, and see whether it is here."""
+        if self._catch_up_index == UNKNOWN:
+            if now >= self._catch_up_at:
+                self._catch_up_at = now + CATCH_UP_ASK_MS
+                self.outbox.append((CONSENSUS, local.AskFresh(CATCH_UP)))
+        elif self._machine.applied_index >= self._catch_up_index:
             self._caught_up = True
             for waiting in self._parked.take():
                 self._serve_parked(waiting, now)
+
+    def _fresh(self, answer: local.FreshAnswer, now: int) -> None:
+        if answer.id != CATCH_UP:
+            self._reads.fresh(answer, now)
+        elif answer.heard_at_ms >= 0 and self._catch_up_index == UNKNOWN:
+            self._catch_up_index = answer.index
+            self._catch_up_at = NEVER
 
     def _serve_parked(self, waiting: Waiting, now: int) -> None:
         request, envelope = waiting.request, waiting.envelope
@@ -302,6 +329,8 @@ class KvServer:
         known = role.leader_id != 0
         if known:
             self._reads.leader_changed()
+        if not self._caught_up and self._catch_up_index == UNKNOWN:
+            self._catch_up_at = now if known else NEVER
         self._upkeep.new_role(role)
         self._to_consensus(self._proposals.leader_changed(known, now))
 

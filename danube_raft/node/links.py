@@ -13,6 +13,7 @@ Nothing is received here: answers come as messages of their own, to the port in 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +31,9 @@ DEAD_MS = 5_000
 ALIVE_MS = 2_000
 
 _BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
+
+
+log = logging.getLogger("danube_raft.links")
 
 
 class _Link:
@@ -93,7 +97,11 @@ class PeerLinks:
                 self._links.pop(node_id).close()
         for node_id, address in wanted.items():
             if node_id not in self._links:
-                self._links[node_id] = _Link(self._context, address)
+                try:
+                    self._links[node_id] = _Link(self._context, address)
+                except zmq.ZMQError as error:
+                    # Another node's setting: no reason for this one to end. Nothing is sent there.
+                    log.warning("node %d has the address %r: %s", node_id, address, error.strerror or error)
 
 
 def _connect(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
@@ -107,5 +115,9 @@ def _connect(context: zmq.Context[Any], address: str) -> zmq.Socket[bytes]:
     socket.setsockopt(zmq.HEARTBEAT_IVL, ALIVE_MS)
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, DEAD_MS)
     socket.ipv6 = address.startswith("[")
-    socket.connect(f"tcp://{address}")
+    try:
+        socket.connect(f"tcp://{address}")
+    except zmq.ZMQError:
+        socket.close()
+        raise
     return socket

@@ -212,8 +212,12 @@ class Reads:
         ]
         self._joining = [read for read in self._joining if not self._late(read, now, no_leader)]
         self._for_fresh = [item for item in self._for_fresh if not self._late(item.read, now, no_leader)]
+        self._bounded = [read for read in self._bounded if not self._late(read, now, no_leader)]
+        for number, reads in list(self._asked.items()):
+            self._asked[number] = [read for read in reads if not self._late(read, now, no_leader)]
         reads = [read for _, read in self._for_revision + self._for_index] + self._joining
-        reads += [item.read for item in self._for_fresh]
+        reads += [item.read for item in self._for_fresh] + self._bounded
+        reads += [read for asked in self._asked.values() for read in asked]
         times = [retry_at for retry_at, _ in self._rounds.values()]
         times += [read.deadline for _, waiting in self._rounds.values() for read in waiting]
         self._check_at = min(times + [read.deadline for read in reads], default=NEVER)

@@ -170,15 +170,24 @@ class Core:
             state.read_answers.append((id, NOT_LEADER))
 
     def heard_leader(self, now: int) -> tuple[int, int]:
-        """(monotonic ms at which the leader was last heard, what it had committed then); (-1, 0) without a leader.
+        """(monotonic ms at which the leader was last heard, what it had committed then); (-1, 0) if that is not known.
         The leader itself was heard when a quorum was.
+
+        A commit index counts once it is of the present term: before that a new leader does not know what those before
+        it had committed, and acknowledged.
         """
         state = self._state
         state.enter(now)
         if state.lead is not None:
-            known = state.commit_index >= state.lead.first_of_term
-            return (leader.quorum_heard_at(state), state.commit_index) if known else (-1, 0)
-        return (state.leader_heard_at, state.leader_commit) if state.leader_id else (-1, 0)
+            index, heard_at = state.commit_index, leader.quorum_heard_at(state)
+        elif state.leader_id:
+            index, heard_at = state.leader_commit, state.leader_heard_at
+        else:
+            return -1, 0
+        log = state.log
+        if not log.purged_index <= index <= log.last_index or log.term(index) != state.term:
+            return -1, 0
+        return heard_at, index
 
     def durable(self, seq: int, now: int) -> None:
         """All writes up to `seq` are on disk."""

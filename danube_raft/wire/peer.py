@@ -232,8 +232,20 @@ def unpack(frame: bytes) -> tuple[Header, Message]:
         if not fits(value):
             raise codec.Malformed(f"a field of {cls.__name__} is of the wrong type")
     if cls is AppendEntries:
+        _expect_in_order(body, fields[5])
         body = (*body[:4], tuple([Entry._make(entry) for entry in body[4]]))
     return Header(*fields[2:7]), cls(*body)
+
+
+def _expect_in_order(body: tuple[Any, ...], term: int) -> None:
+    """Entries follow `prev_index` without a gap, and terms never fall nor pass the sender's."""
+    index, last_term = body[0], body[1]
+    codec.expect(index >= 0 <= last_term, "an AppendEntries begins behind an entry or at the beginning")
+    for entry in body[4]:
+        index += 1
+        if entry[0] != index or not last_term <= entry[1] <= term:
+            raise codec.Malformed("the entries of an AppendEntries are not in order")
+        last_term = entry[1]
 
 
 def _natural(value: Any) -> bool:

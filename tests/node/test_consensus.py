@@ -16,6 +16,7 @@ from danube_raft.node.identity import Identity
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_BATCH,
+    KIND_NOOP,
     VOTER,
     Configuration,
     Entry,
@@ -231,12 +232,24 @@ def test_how_fresh_this_node_is() -> None:
     node.turn()
     assert node.take(KV, local.FreshAnswer) == [local.FreshAnswer(1, -1, 0)]
     node.follow(1)
-    node.hear(1, peer.Heartbeat(0, 9, 0))
+
+    def answer(number: int) -> tuple[int, int]:
+        node.receive(KV, local.AskFresh(number))
+        node.turn()
+        (found,) = [item for item in node.take(KV, local.FreshAnswer) if item.id == number]
+        return found.heard_at_ms, found.index
+
+    node.hear(1, peer.Heartbeat(0, 1, 0))
+    assert answer(2) == (-1, 0), (
+        "entry 1 is of an older term: a new leader does not know what else was committed"
+    )
+    noop = Entry(2, 2, KIND_NOOP, 0, 0, (0, 0, 0), b"")
+    node.hear(1, peer.AppendEntries(1, 1, 2, 0, (noop,)))
     heard_at = node.now
     node.now += 70
-    node.receive(KV, local.AskFresh(2))
-    node.turn()
-    assert node.take(KV, local.FreshAnswer) == [local.FreshAnswer(2, heard_at, 9)]
+    assert answer(3) == (heard_at, 2)
+    node.hear(1, peer.Heartbeat(0, 9, 0))
+    assert answer(4) == (-1, 0), "what is at 9 is not here"
 
 
 # ---------------------------------------------------------------- peers

@@ -191,3 +191,19 @@ def test_rounds_that_an_earlier_leader_was_asked_for_join_a_new_one_at_once() ->
     seen.reads.confirmed(1, 3)
     seen.reads.advance(HERE, 1)
     assert seen.answered == []
+
+
+def test_a_bounded_read_keeps_its_deadline_whatever_else_is_looked_at_meanwhile() -> None:
+    """While consensus was asked, the deadline of another read made this one's be forgotten: it waited for ever."""
+    seen = Seen()
+    seen.ask(1, consistency="linearizable", deadline=100)
+    seen.ask(2, consistency=60_000, deadline=5_000)
+    assert len(seen.reads.flush(0)) == 2
+    seen.reads.tick(100)
+    seen.reads.tick(200)
+    assert seen.refused == {1: NoLeader}
+    assert seen.reads.next_timer() == 5_000
+    seen.reads.fresh(FreshAnswer(2, 90, 50), 210)
+    seen.reads.tick(5_000)
+    assert seen.refused == {1: NoLeader, 2: NoLeader}
+    assert seen.reads.waiting == 0
