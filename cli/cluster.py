@@ -75,17 +75,17 @@ def start(
 
 def _attend(selector: selectors.BaseSelector, members: list[LocalNode], data_dir: str) -> int:
     """Until a signal, or until all have ended."""
-    missing, alive = len(members), len(members)
+    missing, alive = {member.number for member in members}, len(members)
     while alive:
         for key, _ in selector.select():
             node: LocalNode | None = key.data
             if node is None:
                 return FINE
-            if missing:
+            if node.number in missing:
                 error = node.answer()
                 if error is not None:
                     raise error
-                missing -= 1
+                missing.discard(node.number)
                 if not missing:
                     endpoints = ",".join(member.config.client_address for member in members)
                     line(f"ready endpoints={endpoints} data_dir={data_dir}")

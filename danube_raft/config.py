@@ -239,6 +239,14 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+def is_address(address: str) -> bool:
+    """Whether others can be told to connect there."""
+    try:
+        return split_address("", address)[0] not in WILDCARDS
+    except ConfigInvalid:
+        return False
+
+
 def split_address(name: str, address: str) -> tuple[str, int]:
     """(host, port) of `host:port`; raises ConfigInvalid."""
     host, colon, port = address.rpartition(":")
@@ -268,7 +276,10 @@ def _check_together(config: Config) -> None:
         listen, advertise = getattr(config, f"{name}_listen"), getattr(config, f"{name}_advertise")
         host, _ = split_address(f"{name}_listen", listen)
         if advertise:
-            split_address(f"{name}_advertise", advertise)
+            if split_address(f"{name}_advertise", advertise)[0] in WILDCARDS:
+                raise ConfigInvalid(
+                    f"{name}_advertise = {advertise!r} is a wildcard: it must say where others reach this node"
+                )
         elif host in WILDCARDS:
             raise ConfigInvalid(
                 f"{name}_listen = {listen!r} is a wildcard: {name}_advertise must say where others reach this node"

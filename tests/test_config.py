@@ -167,3 +167,11 @@ def test_what_nodes_send_to_each_other_has_to_fit_into_their_frames(name: str) -
     """A frame that is too large ends the connection, again and again."""
     with pytest.raises(ConfigInvalid, match=f"{name} = .* does not fit into peer_frame_max_bytes"):
         load(flags={name: 4 << 20})
+
+
+@pytest.mark.parametrize("name", ["raft_advertise", "client_advertise"])
+@pytest.mark.parametrize("address", ["0.0.0.0:7650", "tcp://host1:7650", "h\u00f6st:7650", "a,b:7650"])
+def test_what_others_are_told_to_connect_to_has_to_be_an_address(name: str, address: str) -> None:
+    """It goes into the configuration of the cluster, where a mistake would stay."""
+    with pytest.raises(ConfigInvalid, match=f"{name} = "):
+        load(flags={name: address})

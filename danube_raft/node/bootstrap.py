@@ -57,7 +57,7 @@ def belongs(config: Config, data_dir: DataDir, stop_descriptors: tuple[int, ...]
     found = data_dir.identity()
     assert found is not None, "the directory has an identity as long as it is held"
     if found.cluster_id:
-        _say_what_counts(config, data_dir, found.cluster_id)
+        _say_what_counts(config, data_dir, found.node_id, found.cluster_id)
         return True
     if config.seed_nodes:
         return _form(config, data_dir, stop_descriptors)
@@ -78,13 +78,13 @@ def _form(config: Config, data_dir: DataDir, stop_descriptors: tuple[int, ...]) 
     return handler.done
 
 
-def _say_what_counts(config: Config, data_dir: DataDir, cluster_id: int) -> None:
-    """Seeds that no longer mean anything may be a mistake."""
-    if not config.seed_nodes:
-        return
+def _say_what_counts(config: Config, data_dir: DataDir, node_id: int, cluster_id: int) -> None:
+    """Seeds and addresses that no longer mean anything may be a mistake."""
     founding = data_dir.founding()
     seeds = ",".join(config.seed_nodes)
     if founding is None:
+        if not seeds:
+            return
         log.warning(
             "this node belongs to cluster %d, of which it was the first node: its seed nodes %s are not asked. To form "
             "a cluster with them, start it with an empty data_dir",
@@ -93,6 +93,17 @@ def _say_what_counts(config: Config, data_dir: DataDir, cluster_id: int) -> None
         )
         return
     members = unpack_configuration(founding.configuration).members
+    for member in members:
+        known = (member.raft_addr, member.client_addr)
+        if member.node_id == node_id and known != (config.raft_address, config.client_address):
+            log.warning(
+                "the others know this node at %s and its clients at %s, not at %s and %s: they will not reach it there",
+                *known,
+                config.raft_address,
+                config.client_address,
+            )
+    if not config.seed_nodes:
+        return
     if {member.raft_addr for member in members} != set(config.seed_nodes):
         log.info("this node belongs to cluster %d: its seed nodes %s are not asked again", cluster_id, seeds)
 

@@ -34,6 +34,10 @@ from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, unpac
 Origin = tuple[int, int, int]
 """(node id, boot epoch, batch seq)."""
 
+SAY_MS = 5_000
+SAY_LATER_MS = 10_000
+"""A node without a leader says for whom it waits after this time, and again every so often."""
+
 log = logging.getLogger("danube_raft.consensus")
 
 
@@ -68,6 +72,7 @@ class Consensus:
         self._appended: dict[int, tuple[int, int]] = {}
         """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
         self._roster = Roster(config, identity, founding)
+        self._say_at: int | None = None
 
     @property
     def ready(self) -> bool:
@@ -114,10 +119,22 @@ class Consensus:
             self.outbox.extend([(KV, message) for message in self._for_kv])
             self._for_kv.clear()
         self._to_peers(core, output)
+        self._say_waiting(core, now)
 
     def next_timer(self) -> int | None:
-        """The core's next timer."""
-        return None if self._core is None else self._core.next_timer()
+        """The core's next timer, or the next time to say what is missing."""
+        wakes = (None if self._core is None else self._core.next_timer(), self._say_at)
+        return min((wake for wake in wakes if wake is not None), default=None)
+
+    def _say_waiting(self, core: Core, now: int) -> None:
+        if core.leader_id:
+            self._say_at = None
+        elif self._say_at is None:
+            self._say_at = now + SAY_MS
+        elif now >= self._say_at:
+            self._say_at = now + SAY_LATER_MS
+            missing = self._roster.missing(now)
+            log.info("no leader; %s", f"waiting for {missing} to answer" if missing else "asking for votes")
 
     # ---------------------------------------------------------------- log-writer
 

@@ -28,6 +28,8 @@ LOCAL_RECONNECT_MS = 5
 CLIENT_FRAMES_MAX = 4
 """Identity, REQ's correlation id, empty frame, body: nobody has reason to send more."""
 PEER_FRAMES_MAX = 3
+PEER_ALIVE_MS = 2_000
+PEER_DEAD_MS = 10_000
 
 Envelope = tuple[bytes, ...]
 """Frames up to and including the empty one: where an answer goes."""
@@ -234,6 +236,9 @@ class PeerPort:
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 0
         self.socket.setsockopt(zmq.MAXMSGSIZE, config.peer_frame_max_bytes)
+        # A host that vanished must not hold its descriptors for ever.
+        self.socket.setsockopt(zmq.HEARTBEAT_IVL, PEER_ALIVE_MS)
+        self.socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, PEER_DEAD_MS)
         self._counters = counters
         _listen(self.socket, config.raft_listen)
 

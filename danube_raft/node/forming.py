@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from danube_raft.config import SEEDS_MAX, Config
+from danube_raft.config import SEEDS_MAX, Config, is_address
 from danube_raft.node.endpoints import FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import PEERS
 from danube_raft.node.identity import asked_for
@@ -203,6 +203,9 @@ class Forming:
             or configuration.voters != tuple(ids)
         ):
             return "a first configuration has a few voters and nothing else"
+        for member in members:
+            if not (is_address(member.raft_addr) and is_address(member.client_addr)):
+                return f"{_name(member)} has an address that nobody can connect to"
         if self._me not in members:
             return f"the configuration does not have {_name(self._me)} with its addresses"
         if asked.initialiser not in ids or asked.initialiser == self._me.node_id:

@@ -47,30 +47,29 @@ def settle_plan(directory: Path, nodes: int | None, base_port: int | None, defau
     path = directory / "cluster.json"
     try:
         found = json.loads(path.read_text())
-        plan = Plan(found["nodes"], found["base_port"])
+        kept = Plan(found["nodes"], found["base_port"])
     except FileNotFoundError:
-        plan = Plan(nodes or default.nodes, base_port or default.base_port)
-        if plan.base_port + 2 * plan.nodes > 65_536:
-            raise errors.ConfigInvalid(
-                f"--base-port {plan.base_port}: {2 * plan.nodes} ports from there on do not exist"
-            ) from None
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(plan._asdict()) + "\n")
-        except OSError as error:
-            raise errors.ConfigInvalid(f"--data-dir {directory}: {error.strerror or error}") from None
-        return plan
+        kept = default
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.ConfigInvalid(f"{path} cannot be read: {error}") from None
-    for name, asked, kept in (
-        ("--nodes", nodes, plan.nodes),
-        ("--base-port", base_port, plan.base_port),
-    ):
-        if asked not in (None, kept):
-            raise errors.ConfigInvalid(
-                f"{directory} holds a cluster that was made with {name} {kept}, not {asked}: leave the option out or "
-                "choose another directory"
-            )
+    plan = Plan(nodes or kept.nodes, base_port or kept.base_port)
+    if plan.base_port + 2 * plan.nodes > 65_536:
+        raise errors.ConfigInvalid(
+            f"--base-port {plan.base_port}: {2 * plan.nodes} ports from there on do not exist"
+        )
+    # Before the first node has written anything nothing depends on the plan.
+    if plan != kept and any(directory.glob("node*/log")):
+        raise errors.ConfigInvalid(
+            f"{directory} holds a cluster that was made with --nodes {kept.nodes} --base-port {kept.base_port}: leave the "
+            "options out or choose another directory"
+        )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".tmp")
+        fresh.write_text(json.dumps(plan._asdict()) + "\n")
+        fresh.replace(path)
+    except OSError as error:
+        raise errors.ConfigInvalid(f"--data-dir {directory}: {error.strerror or error}") from None
     return plan
 
 

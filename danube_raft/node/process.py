@@ -103,7 +103,8 @@ def run(
     finally:
         for endpoint in endpoints.values():
             endpoint.close()
-        context.term()
+        # And what an error on the way may have left open: waiting for it would be for ever.
+        context.destroy()
     return 0
 
 

@@ -55,6 +55,15 @@ class Roster:
         self._heard[header.sender] = now
         return True
 
+    def missing(self, now: int) -> str:
+        """Who has not been heard for an election timeout, for people to read; empty if everybody has."""
+        silent = [
+            f"node {node_id} at {address}"
+            for node_id, address in self._addresses.items()
+            if now - self._heard.get(node_id, -self._config.election_max_ms) >= self._config.election_max_ms
+        ]
+        return " and ".join(silent)
+
     def members(self, core: Core, now: int) -> list[dict[str, Any]]:
         """The members with their roles, for `status` and `members`."""
         followers = core.followers

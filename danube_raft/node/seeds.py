@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from danube_raft.config import is_address
 from danube_raft.wire.entry import VOTER, Member
 from danube_raft.wire.peer import NodeInfo
 
@@ -142,6 +143,12 @@ class Seeds:
             f"this node has {_listed(self.addresses)}: waiting for one list on all nodes"
             for seed, info in fresh
             if not info.initialised and set(info.seed_nodes) != set(self.addresses)
+        ]
+        found += [
+            f"node {info.node_id} at {seed.address} advertises {info.raft_addr!r} and {info.client_addr!r}: waiting for "
+            "it to be started with addresses that others can connect to"
+            for seed, info in fresh
+            if not (is_address(info.raft_addr) and is_address(info.client_addr))
         ]
         return found + self._doubles()
 

@@ -43,6 +43,8 @@ RESTART_PAUSE_MAX_MS = 5_000
 CRASHES_MAX = 10
 """Failures in a row, each before the node had been ready for `STABLE_MS`, after which the node gives up."""
 STABLE_MS = 1_000
+LASTED_MS = 60_000
+"""A start that lasted so long counts as none of a row of failures, even if the node never heard a leader."""
 OWN_PAUSE_MS = 1_000
 STACK_DUMP_MS = 200
 
@@ -110,6 +112,7 @@ class Supervisor:
         failures = 0
         try:
             while True:
+                began = monotonic_ms()
                 self._start()
                 reason = self._watch()
                 if reason is None:
@@ -120,7 +123,9 @@ class Supervisor:
                     raise self._failed
                 if isinstance(self._failed, errors.PortInUse) and not self._announced:
                     raise self._failed
-                stable = self._ready_at and monotonic_ms() - self._ready_at > STABLE_MS
+                ended = monotonic_ms()
+                served = self._ready_at and ended - self._ready_at > STABLE_MS
+                stable = served or ended - began > LASTED_MS
                 failures = 1 if stable else failures + 1
                 if failures > CRASHES_MAX:
                     raise errors.CrashLoop(f"{reason}; the node failed {failures} times in a row, giving up")

@@ -91,12 +91,12 @@ class State:
         self.election_at = self.now + self.election_timeout_ms
 
     def _first_timeout_ms(self) -> int:
-        """A node that has just started waits for three heartbeats at least, and for less than the others at most: a
-        leader makes itself heard by then, and should its first heartbeats be lost, pre-votes disturb nobody. So a
-        cluster that was down as a whole is back a second sooner. Drawn with the election timeout, as spread.
+        """A node that has just started waits less than the others: a leader has connected and made itself heard by
+        then, and should it not, pre-votes disturb nobody who hears it. So a cluster that was down as a whole is back
+        sooner. Drawn with the election timeout, as spread.
         """
         config = self.config
-        least = 3 * config.heartbeat_ms
+        least = max(3 * config.heartbeat_ms, config.election_min_ms * 3 // 5)
         share = self.election_timeout_ms - config.election_min_ms
         return least + share * (config.election_min_ms - least) // (
             config.election_max_ms - config.election_min_ms

@@ -12,9 +12,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple, get_type_hints
 
 from danube_raft.wire import codec
-from danube_raft.wire.entry import Entry
+from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, unpack_configuration
 
 VERSION = 1
+
+TERM_LIMIT = 1 << 53
+"""Terms grow by one per election. A larger one is no term, and adopting it would leave none to elect in."""
 
 
 class Header(NamedTuple):
@@ -221,6 +224,7 @@ def unpack(frame: bytes) -> tuple[Header, Message]:
     if fields[0] != VERSION:
         raise codec.Malformed(f"peer protocol version {fields[0]!r}"[:60])
     codec.expect(all(map(_natural, fields[1:7])), "header fields are integers")
+    codec.expect(fields[5] < TERM_LIMIT, "no cluster has had so many terms")
     if fields[1] >= len(KINDS):
         raise codec.Malformed(f"unknown kind {fields[1]}")
     cls = KINDS[fields[1]]
@@ -246,6 +250,8 @@ def _expect_in_order(body: tuple[Any, ...], term: int) -> None:
         if entry[0] != index or not last_term <= entry[1] <= term:
             raise codec.Malformed("the entries of an AppendEntries are not in order")
         last_term = entry[1]
+        if entry[2] == KIND_CONFIGURATION:
+            unpack_configuration(entry[6])
 
 
 def _natural(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections import Counter
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from danube_raft.config import Config
-from danube_raft.node.consensus import Consensus
+from danube_raft.node.consensus import SAY_MS, Consensus
 from danube_raft.node.endpoints import FromPeer, Peers, ToPeer, Unsent
 from danube_raft.node.handler import KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity
@@ -274,7 +275,9 @@ def test_only_the_initialiser_begins_the_log() -> None:
     assert second.take(LOG, local.Write) == []
     second.now = second.handler.next_timer() or 0
     second.turn()
-    assert second.handler.next_timer() is None, "who knows no configuration never campaigns"
+    assert second.handler.next_timer() == 10_000 + SAY_MS, (
+        "who knows no configuration only says what it waits for"
+    )
     assert second.take(LINKS, peer.RequestPreVote) == []
 
 
@@ -316,3 +319,19 @@ def test_members_as_the_leader_and_as_a_follower_see_them() -> None:
     rows = {row["node_id"]: row for row in node.handler.status(node.now)["members"]}
     assert [rows[id_]["reachable"] for id_ in (1, 2, 3)] == [True, True, None]
     assert [rows[id_]["match_index"] for id_ in (1, 2, 3)] == [None, 2, None]
+
+
+def test_a_node_without_a_leader_says_for_whom_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """PITFALLS 37: not only while a cluster is formed; here one whose initialiser was lost at once."""
+    node = Alone(2, log=False)
+    with caplog.at_level(logging.INFO, logger="danube_raft.consensus"):
+        for _ in range(40):
+            wake = node.handler.next_timer()
+            assert wake is not None
+            node.now = max(node.now + 1, wake)
+            node.hear(3, peer.PreVoteReply(9, False))
+    said = [record.getMessage() for record in caplog.records if "no leader" in record.getMessage()]
+    assert said
+    assert set(said) == {"no leader; waiting for node 1 at 127.0.0.1:1 to answer"}
+    node.follow(1)
+    assert node.handler.next_timer() != node.now
