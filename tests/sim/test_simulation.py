@@ -116,7 +116,7 @@ def test_the_command_that_repeats_a_world_runs_that_world() -> None:
 def test_a_world_in_which_nothing_succeeds_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("danube_raft.sim.run.OPERATIONS_MIN", 10_000)
     with pytest.raises(Idle, match="operations succeeded"):
-        simulate(Options(1, 1, 2.0))
+        simulate(Options(1, 3, 2.0))
 
 
 def report(**effects: int) -> Report:
