@@ -67,9 +67,7 @@ def start(
     with running(directory, plan) as members, selectors.DefaultSelector() as selector:
         selector.register(stop, selectors.EVENT_READ)
         for node in members:
-            assert node.process is not None, "it was started"
-            assert node.process.stdout is not None, "its output is read here"
-            selector.register(node.process.stdout, selectors.EVENT_READ, node)
+            selector.register(node.stdout, selectors.EVENT_READ, node)
         raise typer.Exit(_attend(selector, members, data_dir))
 
 

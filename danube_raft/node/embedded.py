@@ -6,21 +6,15 @@ calls `stop`, leaves the `with` block, or dies. With `threads=True` it runs insi
 
 from __future__ import annotations
 
-import contextlib
-import json
 import selectors
-import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from danube_raft import LeadershipHandle, errors
 from danube_raft.config import Config, load
+from danube_raft.node.launch import Launched
 from danube_raft.node.threads import ThreadedNode
-
-STOP_EXTRA_MS = 1_000
-"""What the supervisor itself needs beyond `stop_timeout_ms`."""
 
 
 class Node:
@@ -36,7 +30,7 @@ class Node:
     def __init__(self, config: str | Path | None = None, *, threads: bool = False, **settings: Any) -> None:
         self.config: Config = load(config, settings)
         self._threads = ThreadedNode(self.config) if threads else None
-        self._process: subprocess.Popen[bytes] | None = None
+        self._launched: Launched | None = None
 
     @property
     def endpoint(self) -> str:
@@ -48,31 +42,23 @@ class Node:
         if self._threads is not None:
             self._threads.start(timeout_s)
             return self
-        assert self._process is None, "a node is started once"
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "danube_raft.node.supervisor"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=0,
-        )
-        assert self._process.stdin is not None, "the settings go through standard input"
-        # A pipe that is broken already: the supervisor has ended, which reading from it tells.
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(self.config.to_json().encode() + b"\n")
-            self._process.stdin.flush()
-        line = self._first_line(self._process, timeout_s)
-        if line is None or not line.startswith(b"ready"):
+        assert self._launched is None, "a node is started once"
+        self._launched = Launched(self.config)
+        error: errors.DanubeRaftError | None
+        if self._says_something(self._launched, timeout_s):
+            error = self._launched.answer()
+        else:
+            error = errors.Timeout(f"the node did not serve within {timeout_s} s")
+        if error is not None:
             self.stop()
-            raise _reason(line, timeout_s)
+            raise error
         return self
 
     @staticmethod
-    def _first_line(process: subprocess.Popen[bytes], timeout_s: float) -> bytes | None:
-        """None: nothing was said in time."""
-        assert process.stdout is not None, "the node answers on standard output"
+    def _says_something(launched: Launched, timeout_s: float) -> bool:
         with selectors.DefaultSelector() as selector:
-            selector.register(process.stdout, selectors.EVENT_READ)
-            return process.stdout.readline() if selector.select(timeout_s) else None
+            selector.register(launched.stdout, selectors.EVENT_READ)
+            return bool(selector.select(timeout_s))
 
     def leadership(self) -> LeadershipHandle:
         """Whether this node leads, and who does: pushed. Close it; it may outlive a stop and says then that nobody
@@ -84,21 +70,10 @@ class Node:
         if self._threads is not None:
             self._threads.stop()
             return
-        process, self._process = self._process, None
-        if process is None:
-            return
-        assert process.stdin is not None, "closing it is the sign to stop"
-        assert process.stdout is not None, "it was read at the start"
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
-        # A child that this program forked may hold the pipe open: the signal does not depend on it.
-        process.terminate()
-        try:
-            process.wait((self.config.stop_timeout_ms + STOP_EXTRA_MS) / 1000)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        process.stdout.close()
+        launched, self._launched = self._launched, None
+        if launched is not None:
+            launched.stop()
+            launched.wait()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -107,12 +82,3 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
-
-
-def _reason(line: bytes | None, timeout_s: float) -> errors.DanubeRaftError:
-    if line is None:
-        return errors.Timeout(f"the node did not serve within {timeout_s} s")
-    if not line:
-        return errors.Fatal("the node ended before it served; its log lines on standard error say why")
-    code, message = json.loads(line)
-    return errors.from_wire(code, message)

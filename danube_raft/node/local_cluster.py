@@ -16,19 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import yaml
 
 from danube_raft import errors
 from danube_raft.config import Config, load
+from danube_raft.node.launch import Launched
 
-STOP_EXTRA_MS = 1_000
-"""What a supervisor itself needs beyond `stop_timeout_ms`."""
 HOST = "127.0.0.1"
 
 
@@ -89,55 +86,40 @@ class LocalNode:
             "seed_nodes": raft if plan.nodes > 1 else [],
         }
         self.config: Config = load(None, self.settings)
-        self.process: subprocess.Popen[bytes] | None = None
+        self._launched: Launched | None = None
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Readable when the node is ready or has ended."""
+        return self._running.stdout
 
     def start(self) -> None:
-        """Start it; its first line on standard output says how that went."""
+        """Start it; `answer` says how that went."""
         self.config_path.write_text(yaml.safe_dump(self.settings, sort_keys=False))
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "danube_raft.node.supervisor"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                process_group=0,
-            )
-        assert self.process.stdin is not None, "the settings go through standard input"
-        # A pipe that is broken already: the supervisor has ended, which its output tells.
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.write(self.config.to_json().encode() + b"\n")
-            self.process.stdin.flush()
+            self._launched = Launched(self.config, log)
 
     def answer(self) -> errors.DanubeRaftError | None:
-        """Read the line that says how the start went: None when it is ready, else why not. Call when it is readable."""
-        assert self.process is not None, "it was started"
-        assert self.process.stdout is not None, "its output is read here"
-        said = self.process.stdout.readline()
-        if said.startswith(b"ready"):
+        """How the start went: None when it is ready, else why not. Call when `stdout` is readable."""
+        error = self._running.answer()
+        if error is None:
             return None
-        if not said:
-            return errors.Fatal(f"node {self.number} ended before it served; see {self.log_path}")
-        code, message = json.loads(said)
-        return errors.from_wire(code, f"node {self.number}: {message}")
+        return errors.from_wire(error.code, f"node {self.number}: {error.message} (see {self.log_path})")
 
     def stop(self) -> None:
         """Tell it to end, without waiting."""
-        if self.process is not None and self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-            self.process.terminate()
+        if self._launched is not None:
+            self._launched.stop()
 
     def wait(self) -> None:
         """Wait for its end, which comes soon after `stop`."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait((self.config.stop_timeout_ms + STOP_EXTRA_MS) / 1000)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        if self._launched is not None:
+            self._launched.wait()
+
+    @property
+    def _running(self) -> Launched:
+        assert self._launched is not None, "it was started"
+        return self._launched
 
 
 @contextlib.contextmanager
