@@ -1,73 +1,47 @@
 """`scripts/simulate`: many seeds over two processes, or one seed with its trace.
 
-A worker runs its seeds one after the other and prints one JSON line for each. One that fails prints the failure (the
-invariant, the last events, the command that repeats it) and ends; the command then stops the other one and exits
-with 1. Exit code 2: wrong usage.
+A seed that fails is shown with the invariant, the faults that it takes (shrunk), the last events and the command that
+repeats it; then the command ends with exit code 1, or goes on to the next seeds with `--keep-going` and tells at the end
+which failed. Exit code 2: wrong usage; 130: interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import selectors
-import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 
-from danube_raft.sim.run import Report, check_coverage, simulate
+from danube_raft.sim.run import Report, attempt
 from danube_raft.sim.settings import NODES_MAX, Options
+from danube_raft.sim.shrink import tell
+from danube_raft.sim.workers import Campaign, lead, say, work
 
-WORKERS = 2
-PROGRESS_S = 5.0
-COVERAGE_SEEDS = 60
-"""From this many seeds on, every kind of fault must have had an effect."""
+SEEDS = 100
+"""How many, where neither a number nor a time is given."""
+UNLIMITED = 1 << 40
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     given = _parse(arguments)
+    campaign = Campaign(
+        given.seed, given.seeds, given.minutes * 60, given.nodes, given.seconds, given.keep_going
+    )
     if given.worker:
-        return _work(given)
+        return work(campaign, given.worker)
     if given.seeds == 1:
-        _say(_line(simulate(_options(given, given.seed), _say if given.trace else None)))
+        return _one(Options(given.seed, given.nodes, given.seconds, given.faults), given.trace)
+    return lead(campaign)
+
+
+def _one(options: Options, trace: bool) -> int:
+    result = attempt(options, say if trace else None)
+    if isinstance(result, Report):
+        say(_line(result))
         return 0
-    return _lead(given)
-
-
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="scripts/simulate", description="Simulated clusters with faults, from seeds."
-    )
-    parser.add_argument("--seed", type=int, help="the seed, or the first of several (default: by the clock)")
-    parser.add_argument(
-        "--seeds", type=int, default=0, metavar="COUNT", help="how many (default: 1 with --seed, else 100)"
-    )
-    parser.add_argument(
-        "--nodes", type=int, default=0, choices=range(NODES_MAX + 1), help="0: the seed decides"
-    )
-    parser.add_argument("--minutes", type=float, default=0.2, help="virtual time with faults, per seed")
-    parser.add_argument("--trace", action="store_true", help="print every event (one seed only)")
-    parser.add_argument("--worker", type=int, default=0, metavar="STEP", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.seeds < 0 or given.minutes <= 0:
-        parser.error("--seeds and --minutes must be positive")
-    given.seeds = given.seeds or (1 if given.seed is not None else 100)
-    if given.trace and given.seeds != 1:
-        parser.error("--trace is for one --seed")
-    if given.seed is None:
-        given.seed = int(time.time())
-    return given
-
-
-def _options(given: argparse.Namespace, seed: int) -> Options:
-    return Options(seed, given.nodes, given.minutes * 60)
-
-
-def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    say(tell(result))
+    return 1
 
 
 def _line(report: Report) -> str:
@@ -77,76 +51,34 @@ def _line(report: Report) -> str:
     )
 
 
-def _work(given: argparse.Namespace) -> int:
-    for seed in range(given.seed, given.seed + given.seeds, given.worker):
-        _say(json.dumps(simulate(_options(given, seed))._asdict()))
-    return 0
-
-
-# ---------------------------------------------------------------- many seeds
-
-
-def _worker(given: argparse.Namespace, place: int) -> subprocess.Popen[str]:
-    own = [
-        f"--seed={given.seed + place}", f"--seeds={given.seeds - place}", f"--nodes={given.nodes}",
-        f"--minutes={given.minutes}", f"--worker={WORKERS}",
-    ]  # fmt: skip
-    return subprocess.Popen(  # noqa: S603 -- this very module
-        [sys.executable, "-m", "danube_raft.sim", *own], stdout=subprocess.PIPE, text=True
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="scripts/simulate", description="Simulated clusters with faults, from seeds."
     )
+    add = parser.add_argument
+    add("--seed", type=int, help="the seed, or the first of several (default: by the clock)")
+    add("--seeds", type=int, metavar="COUNT", help=f"how many (default: 1 with --seed, else {SEEDS})")
+    add("--minutes", type=float, default=0.0, metavar="M", help="as many seeds as can be run in this time")
+    add("--nodes", type=int, default=0, choices=range(NODES_MAX + 1), help="0: the seed decides")
+    add("--seconds", type=float, default=Options(0).seconds, help="virtual time with faults, per seed")
+    add("--faults", type=_numbers, metavar="N,N…", help="make only these of the planned faults, or none")
+    add("--trace", action="store_true", help="print every event (one seed only)")
+    add("--keep-going", action="store_true", help="go on after a failure")
+    add("--worker", type=int, default=0, metavar="STEP", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    if (given.seeds is not None and given.seeds < 1) or given.seconds <= 0 or given.minutes < 0:
+        parser.error("--seeds, --seconds and --minutes must be positive")
+    if given.seeds is None:
+        given.seeds = UNLIMITED if given.minutes else 1 if given.seed is not None else SEEDS
+    if (given.trace or given.faults is not None) and given.seeds != 1:
+        parser.error("--trace and --faults are for one --seed")
+    if given.seed is None:
+        given.seed = int(time.time())
+    return given
 
 
-def _lead(given: argparse.Namespace) -> int:
-    workers = [_worker(given, place) for place in range(min(WORKERS, given.seeds))]
-    try:
-        reports = _collect(given, workers)
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    if len(reports) < given.seeds:
-        _say("failed; see above")
-        return 1
-    if len(reports) >= COVERAGE_SEEDS:
-        check_coverage(reports)
-    effects: Counter[str] = sum((report.effects for report in reports), Counter())
-    _say("effects: " + ", ".join(f"{name} {count}" for name, count in sorted(effects.items())))
-    return 0
-
-
-def _collect(given: argparse.Namespace, workers: list[subprocess.Popen[str]]) -> list[Report]:
-    """The reports of all workers until they are through, or until the first that ends with an error."""
-    reports: list[Report] = []
-    began = told = time.monotonic()
-    with selectors.DefaultSelector() as selector:
-        for worker in workers:
-            assert worker.stdout is not None
-            selector.register(worker.stdout, selectors.EVENT_READ, worker)
-        while selector.get_map():
-            for key, _ in selector.select():
-                line = key.fileobj.readline()  # type: ignore[union-attr]  # the registered text stream
-                if line:
-                    fields = json.loads(line)
-                    reports.append(Report(**{**fields, "effects": Counter(fields["effects"])}))
-                    continue
-                selector.unregister(key.fileobj)
-                if key.data.wait():
-                    return reports
-            now = time.monotonic()
-            if now - told > PROGRESS_S or not selector.get_map():
-                told = now
-                _say(_progress(given, reports, now - began))
-    return reports
-
-
-def _progress(given: argparse.Namespace, reports: list[Report], took_s: float) -> str:
-    virtual_s = sum(report.virtual_s for report in reports)
-    return (
-        f"{len(reports)} of {given.seeds} seeds from {given.seed}, {len(reports) / took_s:.1f} seeds/s, "
-        f"{virtual_s / 60:.1f} virtual minutes ({virtual_s / took_s:.0f} times real time), "
-        f"{sum(report.succeeded for report in reports)} of {sum(report.operations for report in reports)} operations "
-        f"succeeded, {sum(report.elections for report in reports)} elections"
-    )
+def _numbers(text: str) -> tuple[int, ...]:
+    return () if text == "none" else tuple(sorted(int(word) for word in text.split(",")))
 
 
 if __name__ == "__main__":

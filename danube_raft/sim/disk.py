@@ -2,7 +2,9 @@
 
 The log-writer's `write` returns when the data is durable. Here it returns at once, with the change visible and not yet
 safe; whoever drives the log-writer keeps back what it says until `finish` has made it durable, `sync_us` later. So a
-crash in between finds writes that nobody was told of, and keeps as many of them as it likes.
+crash in between finds writes that nobody was told of, and keeps as many of them as it likes. One write is there as a whole
+or not at all: a record that is torn on the disk is dropped when the log is opened, by its checksum (tests/storage does that
+to real files).
 
 `synced` hears of every write at the moment when it is safe, also of those that survived a crash.
 """
@@ -10,6 +12,7 @@ crash in between finds writes that nobody was told of, and keeps as many of them
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from danube_raft.errors import DiskFailed
@@ -35,6 +38,8 @@ class Disk:
         self.busy_until = 0
         """When the last sync that has begun will be over."""
         self.slow_syncs = 0
+        self.counts: Counter[str] = Counter()
+        """Crashes by what became of writes whose sync was not over."""
         self._told_to_fail = self._failed = False
 
     # ---------------------------------------------------------------- what the world does to it
@@ -60,6 +65,8 @@ class Disk:
         assert unsynced == len(self._groups), "only writes are left unsynced"
         surviving = unsynced if self._random.random() < 0.3 else self._random.randint(0, unsynced)
         self._log.crash(surviving)
+        self.counts["unsynced_kept"] += surviving > 0
+        self.counts["unsynced_lost"] += surviving < unsynced
         self._survived(surviving)
         self._groups.clear()
         self.busy_until = 0

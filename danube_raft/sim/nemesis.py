@@ -1,70 +1,73 @@
-"""Who makes faults: at moments and of kinds that the seed chooses, until the faults are to end.
+"""Who makes faults: carries out the plan of `faults.py`, until the faults are to end.
 
-Each world has its own few kinds (swarm testing: a world with all faults at once finds less than many with some each).
-A victim is often the leader, since that is where it hurts. `done` counts what was really begun; whether it
-had an effect is seen in the counts of network, disks and nodes.
+A victim is often the leader, since that is where it hurts. `done` counts what was begun and found something to
+disturb, `told` says it in words; what came of it is seen in the counts of network, disks and nodes.
 """
 
 from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from danube_raft.node.handler import CONSENSUS, KV, LOG
+from danube_raft.sim.faults import MEND, Fault, plan
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
+from danube_raft.sim.trace import Trace
 
-CALM_SHARE = 0.15
-"""How much of a world without faults comes in its middle."""
 _PROCESSES = (LOG, CONSENSUS, KV)
 
 
+class Told(NamedTuple):
+    """A fault that was begun, and what it was in this world."""
+
+    fault: Fault
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.fault.number:4} {self.fault.at / SECOND:10.6f} s  {self.fault.kind}: {self.what}"
+
+
 class Nemesis:
-    """Chooses and begins faults. `client_cuts` holds (client, node) pairs between which everything is lost."""
+    """Begins faults. `source` gives each fault its own numbers; `keep`: the numbers of those to begin, None for all.
+    `client_cuts` holds (client, node) pairs between which everything is lost."""
 
     def __init__(
         self,
         schedule: Schedule,
-        source: random.Random,
+        source: Callable[[str], random.Random],
         nodes: Sequence[Node],
         network: Network,
         settings: Settings,
+        keep: Collection[int] | None,
+        trace: Trace,
     ) -> None:
         self.done: Counter[str] = Counter()
+        self.told: list[Told] = []
+        self.planned: tuple[Fault, ...] = ()
         self.client_cuts: set[tuple[int, int]] = set()
         self._schedule = schedule
-        self._random = source
+        self._source = source
         self._nodes = nodes
         self._network = network
         self._clients = settings.clients
         self._election_ms = settings.config.election_max_ms
+        self._keep = keep
+        self._trace = trace
         self._running = True
-        self._calm_at: int | None = None
-        self._calm_us = 0
-        self._pause_s = source.choice((0.4, 1.0, 2.5))
-        self._leader_share = source.choice((0.3, 0.6, 0.9))
-        self._actions = self._choose()
-
-    def _choose(self) -> list[Callable[[], None]]:
-        everywhere = (
-            self._crash, self._blackout, self._kill, self._pause, self._slow_disk, self._hang_disk, self._fail_disk,
-            self._wall_clock, self._cut_client,
-        )  # fmt: skip
-        among_several = (self._depose, self._isolate, self._divide, self._disturb)
-        offered = everywhere if len(self._nodes) == 1 else everywhere + 2 * among_several
-        count = self._random.randint(2, 6)
-        chosen = list(self._random.sample(offered, count))
-        return [*chosen, self._mend]
+        self._leader_share = source("leader share").choice((0.3, 0.6, 0.9))
+        self._random = source("nothing yet")
 
     def start(self, length: int) -> None:
-        """Begin, after a quiet moment in which the cluster comes up; there are faults for `length` microseconds. In the
-        middle of it all is well for a while, so that every world gets something done."""
-        self._calm_at = length // 2
-        self._calm_us = round(CALM_SHARE * length)
-        self._schedule.after(round(self._random.uniform(0.3, 1.5) * SECOND), self._act)
+        """Plan the faults of the next `length` microseconds."""
+        faults = plan(self._source("plan"), len(self._nodes), length)
+        self.planned = tuple(each for each in faults if self._keep is None or each.number in self._keep)
+        for fault in self.planned:
+            self._schedule.at(self._schedule.now + fault.at, self._begin, fault)
 
     def stop(self) -> None:
         """No new faults; all that can be mended is mended."""
@@ -76,98 +79,197 @@ class Nemesis:
 
     @property
     def faults(self) -> int:
-        """How many were begun."""
-        return self.done.total() - self.done["mend"]
+        """How many were begun and found something to disturb."""
+        return sum(told.fault.kind != MEND and told.what != NOTHING for told in self.told)
 
-    def _act(self) -> None:
+    def _begin(self, fault: Fault) -> None:
         if not self._running:
             return
-        if self._calm_at is not None and self._schedule.now >= self._calm_at:
-            self._calm_at = None
-            self._mend()
-            self._schedule.after(self._calm_us, self._act)
-            return
-        # The first is a fault: a world without any would show nothing.
-        action = self._random.choice(self._actions if self.done else self._actions[:-1])
-        self.done[action.__name__.strip("_")] += 1
-        action()
-        self._schedule.after(round(self._random.expovariate(1 / self._pause_s) * SECOND), self._act)
+        self._random = self._source(f"fault {fault.number}")
+        what = getattr(self, f"_{fault.kind}")() or NOTHING
+        self.told.append(Told(fault, what))
+        self._trace.add(self._schedule.now, "fault", fault.kind, what)
+        self.done[fault.kind] += what != NOTHING
+        for name in _PROCESSES:
+            # Which of the three it was counts too.
+            self.done[f"{fault.kind} {name}"] += fault.kind in ("kill", "pause") and name in what
 
     def _victim(self) -> Node:
         leaders = [node for node in self._nodes if node.up and node.role.role == "leader"]
         if leaders and self._random.random() < self._leader_share:
             return max(leaders, key=lambda node: node.role.term)
-        return self._random.choice(self._nodes)
+        running = [node for node in self._nodes if node.up]
+        return self._random.choice(running or self._nodes)
 
     def _while(self, most_ms: int) -> int:
         """How long a fault lasts: mostly short, at times long."""
         return round(self._random.choice((0.05, 0.3, 1.0)) * self._random.randrange(10, most_ms) * MS)
 
-    # ---------------------------------------------------------------- faults
+    # ---------------------------------------------------------------- processes and nodes
 
-    def _crash(self) -> None:
+    def _crash(self) -> str:
         node = self._victim()
+        if not node.up:
+            return NOTHING
         node.crash()
-        self._schedule.after(self._while(5_000), node.boot_again, node.boots)
+        down_us = self._while(5_000)
+        self._schedule.after(down_us, node.boot_again, node.boots)
+        return f"node {node.node_id} for {down_us / SECOND:.3f} s"
 
-    def _blackout(self) -> None:
+    def _blackout(self) -> str:
+        if not any(node.up for node in self._nodes):
+            return NOTHING
         for node in self._nodes:
             node.crash()
             self._schedule.after(self._while(2_000), node.boot_again, node.boots)
+        return "all nodes crash"
 
-    def _kill(self) -> None:
-        self._victim().kill(self._random.choice(_PROCESSES))
+    def _kill(self) -> str:
+        node, name = self._victim(), self._random.choice(_PROCESSES)
+        node.kill(name)
+        return f"{name} of node {node.node_id}" if node.up else NOTHING
 
-    def _pause(self) -> None:
+    def _pause(self) -> str:
         node = self._victim()
-        all_three = self._random.random() < 0.4
-        for name in _PROCESSES if all_three else (self._random.choice(_PROCESSES),):
+        names = _PROCESSES if self._random.random() < 0.4 else (self._random.choice(_PROCESSES),)
+        lasts_us = self._while(6_000)
+        self._stop(node, names, lasts_us)
+        return (
+            f"{', '.join(names)} of node {node.node_id} for {lasts_us / SECOND:.3f} s" if node.up else NOTHING
+        )
+
+    def _freeze(self) -> str:
+        """SIGSTOP for everybody, as a machine that sleeps."""
+        lasts_us = self._while(6_000)
+        for node in self._nodes:
+            self._stop(node, _PROCESSES, lasts_us + self._random.randrange(200 * MS))
+        return f"all nodes pause for {lasts_us / SECOND:.3f} s"
+
+    def _stop(self, node: Node, names: Sequence[str], lasts_us: int) -> None:
+        for name in names:
             node.pause(name)
-        self._schedule.after(self._while(6_000), node.resume)
+        self._schedule.after(lasts_us, node.resume)
 
-    def _slow_disk(self) -> None:
-        self._victim().disk.slow_down()
+    # ---------------------------------------------------------------- disks and clocks
 
-    def _hang_disk(self) -> None:
-        self._victim().disk.hang(self._schedule.now)
+    def _slow_disk(self) -> str:
+        node = self._victim()
+        node.disk.slow_down()
+        return f"node {node.node_id}, up to {node.disk.slow_us / MS:.0f} ms a sync"
 
-    def _fail_disk(self) -> None:
-        self._victim().disk.fail_next_write()
+    def _hang_disk(self) -> str:
+        node = self._victim()
+        node.disk.hang(self._schedule.now)
+        return f"node {node.node_id} until {node.disk.hangs_until / SECOND:.3f} s"
 
-    def _wall_clock(self) -> None:
-        self._victim().wall_offset_ms = self._random.randrange(-1_000_000, 1_000_000)
+    def _fail_disk(self) -> str:
+        node = self._victim()
+        node.disk.fail_next_write()
+        return f"node {node.node_id}, at its next write"
 
-    def _cut_client(self) -> None:
-        client = self._random.randrange(self._clients)
-        self.client_cuts.add((client, self._victim().node_id))
+    def _wall_clock(self) -> str:
+        node = self._victim()
+        node.wall_offset_ms = self._random.randrange(-1_000_000, 1_000_000)
+        return f"node {node.node_id} is {node.wall_offset_ms} ms ahead from now on"
 
-    def _isolate(self) -> None:
+    # ---------------------------------------------------------------- links
+
+    def _cut_client(self) -> str:
+        client, node = self._random.randrange(self._clients), self._victim()
+        self.client_cuts.add((client, node.node_id))
+        return f"client {client} from node {node.node_id}"
+
+    def _isolate(self) -> str:
         inward, outward = self._random.choice(((True, True), (True, True), (True, False), (False, True)))
-        self._network.isolate(self._victim().node_id, inward, outward, self._random.random() < 0.3)
+        node, down = self._victim(), self._is_down()
+        self._network.isolate(node.node_id, inward, outward, down)
+        ways = "both ways" if inward and outward else "inward" if inward else "outward"
+        return f"node {node.node_id} {ways}{_refusing(down)}"
 
-    def _depose(self) -> None:
+    def _depose(self) -> str:
         """The leader is alone for as long as it takes to elect another, or a few; its clients still reach it."""
         leader = max(self._nodes, key=lambda node: (node.up and node.role.role == "leader", node.role.term))
         self._network.isolate(leader.node_id, inward=True, outward=True, down=False)
         timeouts = self._random.uniform(0.5, self._random.choice((3.0, 10.0)))
-        self._schedule.after(round(timeouts * self._election_ms * MS), self._network.rejoin, leader.node_id)
+        lasts_us = round(timeouts * self._election_ms * MS)
+        self._schedule.after(lasts_us, self._network.rejoin, leader.node_id)
+        return f"node {leader.node_id} is alone for {lasts_us / SECOND:.3f} s"
 
-    def _divide(self) -> None:
-        ids = [node.node_id for node in self._nodes]
-        side = frozenset(self._random.sample(ids, self._random.randint(1, len(ids) - 1)))
-        self._network.divide(side, self._random.random() < 0.3)
+    def _divide(self) -> str:
+        side = frozenset(self._random.sample(self._ids(), self._random.randint(1, len(self._nodes) - 1)))
+        down = self._is_down()
+        self._network.divide(side, down)
+        return f"{sorted(side)} from the others{_refusing(down)}"
 
-    def _disturb(self) -> None:
-        chance = self._random.choice
-        self._network.disturb(
-            chance((0.0, 0.02, 0.2)),
-            chance((0.0, 0.05, 0.2)),
-            chance((0.0, 0.05, 0.2)),
-            chance((0, 5 * MS, 150 * MS)),
+    def _ring(self) -> str:
+        """Every node hears its two neighbours only: each may see a majority, and no two the same one."""
+        ids = self._ids()
+        self._random.shuffle(ids)
+        pairs = {frozenset(pair) for pair in zip(ids, ids[1:] + ids[:1], strict=True)}
+        down = self._is_down()
+        self._network.leave_only(pairs, down)
+        return f"each hears its neighbours in {ids}{_refusing(down)}"
+
+    def _bridge(self) -> str:
+        """Two sides that only one node hears both of."""
+        ids = self._ids()
+        self._random.shuffle(ids)
+        middle, *rest = ids
+        half = len(rest) // 2
+        sides = (rest[:half], rest[half:])
+        pairs = {frozenset((a, b)) for side in sides for a in [middle, *side] for b in side if a != b}
+        down = self._is_down()
+        self._network.leave_only(pairs, down)
+        return f"only node {middle} hears both {sorted(sides[0])} and {sorted(sides[1])}{_refusing(down)}"
+
+    def _one_way(self) -> str:
+        sender = self._victim().node_id
+        receiver = self._random.choice([each for each in self._ids() if each != sender])
+        if self._random.random() < 0.5:
+            sender, receiver = receiver, sender
+        down = self._is_down()
+        self._network.cut(sender, receiver, down)
+        return f"from node {sender} to node {receiver}{_refusing(down)}"
+
+    def _clog(self) -> str:
+        """Nothing comes through for a while, and then everything at once."""
+        node = self._victim().node_id
+        lasts_us = self._while(8_000)
+        others = self._random.sample(self._ids(), self._random.randint(1, len(self._nodes)))
+        pairs = [(a, b) for other in others for a, b in ((node, other), (other, node)) if a != b]
+        clogged = [pair for pair in pairs if self._random.random() < 0.6]
+        self._network.clog(clogged, lasts_us)
+        return (
+            f"{', '.join(f'{a}>{b}' for a, b in clogged)} for {lasts_us / SECOND:.3f} s"
+            if clogged
+            else NOTHING
         )
 
-    def _mend(self) -> None:
+    def _disturb(self) -> str:
+        chance = self._random.choice
+        loss, repeats, swaps = chance((0.0, 0.02, 0.2)), chance((0.0, 0.05, 0.2)), chance((0.0, 0.05, 0.2))
+        extra_us = chance((0, 5 * MS, 150 * MS))
+        self._network.disturb(loss, repeats, swaps, extra_us)
+        if not (loss or repeats or swaps or extra_us):
+            return NOTHING
+        return f"loss {loss}, repeats {repeats}, overtaking {swaps}, up to {extra_us / MS:.0f} ms late"
+
+    def _mend(self) -> str:
         self._network.heal()
         self.client_cuts.clear()
         for node in self._nodes:
             node.disk.heal()
+        return "links and disks"
+
+    def _ids(self) -> list[int]:
+        return [node.node_id for node in self._nodes]
+
+    def _is_down(self) -> bool:
+        return self._random.random() < 0.3
+
+
+NOTHING = "nothing to disturb"
+
+
+def _refusing(down: bool) -> str:
+    return ", refusing" if down else ""

@@ -1,7 +1,7 @@
 """The network between nodes: a pair of nodes has two links, one per direction, each with its own faults.
 
 A link delays every frame; it may also lose, double or overtake some. One that is *cut* swallows everything, and nobody
-is told. One that is *down* refuses, as a TCP connection does whose far end is gone, and so does one on which more than
+is told. One that is *clogged* delivers nothing for a while, and then all of it at once. One that is *down* refuses, as a TCP connection does whose far end is gone, and so does one on which more than
 `QUEUE_FRAMES` are under way: the sender hears that at once. Frames are bytes: what cannot be packed is not sent.
 
 Each direction has two lanes, as in `node/links.py`: order is kept within a lane only. Latencies are drawn once per world, so some worlds are one rack and some span continents.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 
 from danube_raft.sim.schedule import MS, Schedule
 
@@ -25,11 +25,24 @@ Deliver = Callable[[int, bytes], None]
 class Link:
     """One direction between two nodes."""
 
-    __slots__ = ("arrives_at", "cut", "down", "extra_us", "loss", "repeats", "swaps", "under_way")
+    __slots__ = (
+        "arrives_at",
+        "clogged",
+        "cut",
+        "down",
+        "extra_us",
+        "held",
+        "loss",
+        "repeats",
+        "swaps",
+        "under_way",
+    )
 
     def __init__(self) -> None:
         self.arrives_at = [0, 0]
         self.under_way = 0
+        self.held: list[tuple[bytes, int]] = []
+        """What waits for the link to be free again: frames with their lanes."""
         self.heal()
 
     def heal(self) -> None:
@@ -37,6 +50,7 @@ class Link:
         self.cut = self.down = False
         self.loss = self.repeats = self.swaps = 0.0
         self.extra_us = 0
+        self.clogged = False
 
 
 class Network:
@@ -64,6 +78,11 @@ class Network:
         if link.cut or (link.loss and self._random.random() < link.loss):
             self.counts["lost"] += 1
             return True
+        if link.clogged:
+            self.counts["clogged"] += 1
+            link.under_way += 1
+            link.held.append((frame, lane))
+            return True
         self._fly(link, receiver, frame, lane)
         if link.repeats and self._random.random() < link.repeats:
             self.counts["repeated"] += 1
@@ -90,12 +109,23 @@ class Network:
         else:
             self._deliver(receiver, frame)
 
+    def _release(self, ends: tuple[int, int]) -> None:
+        link = self.links[ends]
+        held, link.held, link.clogged = link.held, [], False
+        for frame, lane in held:
+            link.under_way -= 1
+            self._fly(link, ends[1], frame, lane)
+
     # ---------------------------------------------------------------- faults
 
     def heal(self) -> None:
         """No faults from now on."""
-        for link in self.links.values():
-            link.heal()
+        for ends in self.links:
+            self._heal(ends)
+
+    def _heal(self, ends: tuple[int, int]) -> None:
+        self.links[ends].heal()
+        self._release(ends)
 
     def isolate(self, node_id: int, inward: bool, outward: bool, down: bool) -> None:
         """Nothing reaches the node (`inward`) or leaves it (`outward`) any more."""
@@ -105,9 +135,26 @@ class Network:
 
     def rejoin(self, node_id: int) -> None:
         """The links of this node are sound again."""
-        for ends, link in self.links.items():
+        for ends in self.links:
             if node_id in ends:
-                link.heal()
+                self._heal(ends)
+
+    def cut(self, sender: int, receiver: int, down: bool) -> None:
+        """Nothing passes in this one direction any more."""
+        link = self.links[sender, receiver]
+        link.cut, link.down = not down, down
+
+    def leave_only(self, pairs: Collection[frozenset[int]], down: bool) -> None:
+        """Only the nodes of a pair hear each other any more."""
+        for (sender, receiver), link in self.links.items():
+            if frozenset((sender, receiver)) not in pairs:
+                link.cut, link.down = not down, down
+
+    def clog(self, pairs: Iterable[tuple[int, int]], lasts_us: int) -> None:
+        """What is sent from now on waits for so long."""
+        for ends in pairs:
+            self.links[ends].clogged = True
+            self._schedule.after(lasts_us, self._release, ends)
 
     def divide(self, side: frozenset[int], down: bool) -> None:
         """Nothing passes between `side` and the others any more."""

@@ -72,7 +72,13 @@ class Node:
     """One node of the world. `boot` starts it; `crash` ends it."""
 
     def __init__(
-        self, node_id: int, config: Config, founding: Founding, around: Surroundings, source: random.Random
+        self,
+        node_id: int,
+        config: Config,
+        founding: Founding,
+        around: Surroundings,
+        source: random.Random,
+        drift_ppm: int = 0,
     ) -> None:
         self.node_id = node_id
         self.disk = Disk(source, lambda write: around.tell(Synced(node_id, write)))
@@ -89,7 +95,7 @@ class Node:
         self._founding = founding
         self._around = around
         self._random = source
-        self._clock = Clock(around.schedule, source)
+        self._clock = Clock(around.schedule, source, drift_ppm)
         self._processes: dict[str, Process] = {}
         self._arrivals: dict[tuple[str, str], int] = {}
         self._kv: SeenKvServer | None = None
@@ -239,7 +245,7 @@ class Node:
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
         frame = local.pack_frame(self.boots, messages)
         now = self._around.schedule.now
-        self._around.trace.add(now, "local", self.node_id, name, edge, crc32(frame))
+        self._around.trace.add(now, "local", self.node_id, name, edge, crc32(frame), seen=messages)
         arrives_at = max(now + 30 + int(self._random.random() * 100), self._arrivals.get((name, edge), 0))
         self._arrivals[name, edge] = arrives_at
         self._around.schedule.at(arrives_at, self._arrive, self._processes[edge], name, frame)
@@ -263,6 +269,7 @@ class Node:
             type(message).__name__,
             crc32(frame),
             taken,
+            seen=to_peer,
         )
         if taken:
             around.tell(Sent(header, message))

@@ -26,21 +26,25 @@ DRAIN_MESSAGES = 1_000
 
 
 class Clock:
-    """A node's monotonic clock in ms: it began at some moment of its own."""
+    """A node's monotonic clock in ms: it began at some moment of its own, and runs at a rate of its own, up to
+    `drift_ppm` parts per million too fast or too slow."""
 
-    __slots__ = ("_offset_us", "_schedule")
+    __slots__ = ("_offset_us", "_ppm", "_schedule")
 
-    def __init__(self, schedule: Schedule, source: random.Random) -> None:
+    def __init__(self, schedule: Schedule, source: random.Random, drift_ppm: int = 0) -> None:
         self._schedule = schedule
         self._offset_us = source.randrange(1_000_000 * SECOND)
+        self._ppm = 1_000_000 + source.randint(-drift_ppm, drift_ppm)
 
     def read(self) -> int:
         """Now."""
-        return (self._schedule.now + self._offset_us) // MS
+        return (self._schedule.now * self._ppm // 1_000_000 + self._offset_us) // MS
 
     def time_of(self, ms: int) -> int:
         """The virtual time at which this clock will show `ms`, or now if it has passed."""
-        return max(ms * MS - self._offset_us, self._schedule.now)
+        # Rounded up, so that it really shows as much by then.
+        time = -((self._offset_us - ms * MS) * 1_000_000 // self._ppm)
+        return max(time, self._schedule.now)
 
 
 class Process:

@@ -6,11 +6,14 @@ fault. Whether each kind of fault had an effect shows over many seeds, see `chec
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
+from danube_raft.sim.nemesis import Told
 from danube_raft.sim.settings import Options
 from danube_raft.sim.world import World
 
@@ -36,27 +39,50 @@ class Report(NamedTuple):
     trace: str
 
 
+class Failure(NamedTuple):
+    """A world that ended with an error. `signature`: what kind of error, raised where; it tells failures apart."""
+
+    options: Options
+    error: Exception
+    signature: str
+    faults: tuple[Told, ...]
+    story: str
+
+    def __str__(self) -> str:
+        faults = "\n".join(map(str, self.faults)) or "   none"
+        return f"faults:\n{faults}\nthe last events:\n{self.story}\nrepeat with: {command(self.options)}"
+
+
 def command(options: Options) -> str:
     """What repeats this world."""
     nodes = f" --nodes {options.nodes}" if options.nodes else ""
-    return f"scripts/simulate --seed {options.seed}{nodes} --minutes {options.seconds / 60:g} --trace"
+    seconds = f" --seconds {options.seconds:g}" if options.seconds != Options(0).seconds else ""
+    faults = f" --faults {','.join(map(str, options.faults)) or 'none'}" if options.faults is not None else ""
+    return f"scripts/simulate --seed {options.seed}{nodes}{seconds}{faults} --trace"
 
 
-def simulate(options: Options, echo: Callable[[str], None] | None = None) -> Report:
-    """Run one world. What is raised carries the last events and the command that repeats it."""
+def attempt(options: Options, echo: Callable[[str], None] | None = None) -> Report | Failure:
+    """Run one world and say what came of it."""
     world = World(options, echo)
     try:
         world.run()
         report = _report(world)
-        _check_activity(report)
-    except Exception as error:
-        error.add_note(
-            f"seed {options.seed}, {world.settings.nodes} nodes, at {world.schedule.now / 1e6:.6f} virtual seconds; "
-            f"faults: {dict(world.nemesis.done)}; the last events:\n{world.trace.last()}\n"
-            f"repeat with: {command(options)}"
-        )
-        raise
+        _check_activity(report, world)
+    except Exception as error:  # noqa: BLE001 -- whatever the product raises is a finding
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        signature = f"{type(error).__name__} in {Path(where.filename).stem}.{where.name}"
+        story = f"{world.trace.last()}\n{world.schedule.now / 1e6:12.6f} {type(error).__name__}: {error}"
+        return Failure(options, error, signature, tuple(world.nemesis.told), story)
     return report
+
+
+def simulate(options: Options, echo: Callable[[str], None] | None = None) -> Report:
+    """Run one world. What is raised carries the faults, the last events and the command that repeats it."""
+    result = attempt(options, echo)
+    if isinstance(result, Failure):
+        result.error.add_note(f"seed {options.seed}, {result}")
+        raise result.error
+    return result
 
 
 def _report(world: World) -> Report:
@@ -65,6 +91,9 @@ def _report(world: World) -> Report:
     for node in world.nodes.values():
         effects += node.counts
     effects["boots"] = sum(node.boots for node in world.nodes.values()) - len(world.nodes)
+    effects["wrong_clocks"] = int(world.settings.drift_ppm > 0)
+    for node in world.nodes.values():
+        effects += node.disk.counts
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
@@ -90,18 +119,21 @@ def _report(world: World) -> Report:
     )
 
 
-def _check_activity(report: Report) -> None:
+def _check_activity(report: Report, world: World) -> None:
     if report.succeeded < (1 if report.nodes < 3 else OPERATIONS_MIN):
         raise Idle(f"only {report.succeeded} of {report.operations} operations succeeded")
     if not report.elections:
         raise Idle("nobody ever led")
-    if not report.faults:
+    if [told.fault for told in world.nemesis.told] != list(world.nemesis.planned):
+        raise Idle("faults that were planned were not made")
+    if not report.faults and world.options.faults is None:
         raise Idle("nothing was disturbed")
 
 
 NEEDED = (
-    "crash", "blackout", "kill", "pause", "slow_disk", "hang_disk", "fail_disk", "wall_clock", "cut_client", "isolate",
-    "depose", "divide", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
+    "crash", "blackout", "kill log-writer", "kill consensus", "kill kv-server", "pause log-writer", "pause consensus", "pause kv-server", "freeze",
+    "slow_disk", "hang_disk", "fail_disk", "unsynced_kept", "unsynced_lost", "wall_clock", "wrong_clocks", "cut_client",
+    "isolate", "depose", "divide", "ring", "bridge", "one_way", "clog", "clogged", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused",
 )  # fmt: skip

@@ -12,18 +12,20 @@ from typing import NamedTuple
 
 from danube_raft.config import Config
 
-NODES_MAX = 5
-SIZES = (1, 2, *9 * (3,), *2 * (4,), *3 * (5,))
+NODES_MAX = 7
+SIZES = (1, 2, *9 * (3,), *2 * (4,), *4 * (5,), 6, 7)
 """Sizes of clusters, each as often as it is chosen: with one node or two there is little to find."""
 
 
 class Options(NamedTuple):
     """One world. `nodes` 0: the seed chooses from 1 to `NODES_MAX`, three most often. `seconds`: virtual time with
-    faults; the end, without faults, comes on top."""
+    faults; the end, without faults, comes on top. `faults`: the numbers of those to make, of all that the seed plans;
+    None: all."""
 
     seed: int
     nodes: int = 0
     seconds: float = 12.0
+    faults: tuple[int, ...] | None = None
 
 
 class Settings(NamedTuple):
@@ -35,6 +37,8 @@ class Settings(NamedTuple):
     keys: int
     rate: float
     padding_bytes: int
+    drift_ppm: int
+    """How much too fast or too slow a node's clock may be."""
 
 
 def choose(options: Options) -> Settings:
@@ -70,4 +74,5 @@ def choose(options: Options) -> Settings:
         keys=source.randint(1, 4),
         rate=source.choice((5.0, 20.0, 40.0, 100.0)),
         padding_bytes=source.choice((0, 0, 200, 3_000)),
+        drift_ppm=source.choice((0, 0, 200, 20_000)),
     )

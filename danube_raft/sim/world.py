@@ -54,19 +54,28 @@ class World:
         self.schedule = Schedule()
         self.trace = Trace(echo)
         ids = tuple(range(1, settings.nodes + 1))
-        self.checks = Checks(ids)
+        self.checks = Checks(ids, settings.drift_ppm)
         self.network = Network(self.schedule, self._source("network"), ids, self._to_node)
         around = Surroundings(self.schedule, self.trace, self.network, self.checks.tell, self._to_client)
         members = tuple(Member(i, VOTER, f"node{i}:7650", f"node{i}:7750") for i in ids)
         founding = Founding(CLUSTER_ID, ids[0], pack_configuration(Configuration(members)), 1)
-        self.nodes = {i: Node(i, settings.config, founding, around, self._source(f"node {i}")) for i in ids}
+        self.nodes = {
+            i: Node(i, settings.config, founding, around, self._source(f"node {i}"), settings.drift_ppm)
+            for i in ids
+        }
         self._by_endpoint = {member.client_addr: self.nodes[member.node_id] for member in members}
         self._client_source = self._source("clients")
         self.workload = Workload(
             self.schedule, self._source("workload"), settings.keys, settings.rate, settings.padding_bytes
         )
         self.nemesis = Nemesis(
-            self.schedule, self._source("nemesis"), list(self.nodes.values()), self.network, settings
+            self.schedule,
+            lambda name: self._source(f"nemesis/{name}"),
+            list(self.nodes.values()),
+            self.network,
+            settings,
+            options.faults,
+            self.trace,
         )
         self._clients: dict[Envelope, Client | BareClient] = {}
 
@@ -166,11 +175,11 @@ class World:
         check_registers(operations)
 
     def _check_in_time(self, operations: list[Operation]) -> None:
-        """Where neither a paused process nor a slow disk makes messages old."""
+        """Where neither a paused process nor a clogged link nor a slow disk makes messages old."""
         done, config = self.nemesis.done, self.settings.config
-        if not done["pause"] + done["slow_disk"] + done["hang_disk"]:
+        if not any(done[kind] for kind in ("pause", "freeze", "clog", "slow_disk", "hang_disk")):
             slack_ms = 2 * config.election_max_ms + config.heartbeat_ms + MESSAGES_MS
-            check_bounded_in_time(operations, slack_ms * MS)
+            check_bounded_in_time(operations, slack_ms * MS, self.settings.drift_ppm)
 
     # ---------------------------------------------------------------- messages
 
@@ -206,7 +215,7 @@ class World:
     def _ended(self, operation: Operation) -> None:
         self.trace.add(
             self.schedule.now, "client", operation.client, operation.kind, operation.key, operation.outcome,
-            operation.revision,
+            operation.revision, seen=operation,
         )  # fmt: skip
         self.checks.tell(Ended(operation))
         self.workload.ended(operation)

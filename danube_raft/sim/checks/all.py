@@ -37,14 +37,14 @@ class Check(Protocol):
 
 
 class Checks:
-    """Tells each fact to the view and to all checks that want it."""
+    """Tells each fact to the view and to all checks that want it. `drift_ppm`: how wrong a node's clock may run."""
 
-    def __init__(self, ids: tuple[int, ...]) -> None:
+    def __init__(self, ids: tuple[int, ...], drift_ppm: int = 0) -> None:
         self.view = View(ids)
         self.completeness = LeaderCompleteness(self.view)
-        self.ttl = TtlNeverEarly(self.view)
+        self.ttl = TtlNeverEarly(self.view, drift_ppm)
         self.sessions = SessionReads(self.view)
-        self.bounded = BoundedReads(self.view)
+        self.bounded = BoundedReads(self.view, drift_ppm)
         checks: tuple[Check, ...] = (
             ElectionSafety(self.view),
             LogMatching(self.view),

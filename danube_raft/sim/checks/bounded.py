@@ -57,8 +57,9 @@ class BoundedReads:
 
     wants = (Booted, Delivered, Ended, Received, Told)
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, drift_ppm: int = 0) -> None:
         self._view = view
+        self._drift_ppm = drift_ppm
         self._nodes = {node: _Node() for node in view.voters}
         self._acknowledged_at: list[int] = []
         self._acknowledged: list[int] = []
@@ -115,9 +116,10 @@ class BoundedReads:
             return
         node = self._nodes[read.node]
         heard_at = read.answered - lag_ms * MS
-        # Both moments were read from a clock of whole milliseconds.
-        place = bisect_left(node.times, heard_at - MS)
-        if place < bisect_right(node.times, heard_at + MS):
+        # Both moments were read from a clock of whole milliseconds, which may run at another rate.
+        unsure = MS + lag_ms * MS * self._drift_ppm // 1_000_000
+        place = bisect_left(node.times, heard_at - unsure)
+        if place < bisect_right(node.times, heard_at + unsure):
             self.heard += 1
             self.demands.append(Demand(read, node.known[place], confirmed if lag_ms == 0 else -1))
         elif lag_ms == 0:
@@ -136,8 +138,9 @@ def check_bounded(demands: Sequence[Demand], revisions: Sequence[int]) -> None:
             raise Violation(f"the node had been told of revision {wanted}, and shows another: {read}")
 
 
-def check_bounded_in_time(operations: Sequence[Operation], slack_us: int) -> None:
-    """Whatever was acknowledged to anybody `slack_us` before the bound began is shown."""
+def check_bounded_in_time(operations: Sequence[Operation], slack_us: int, drift_ppm: int = 0) -> None:
+    """Whatever was acknowledged to anybody `slack_us` before the bound began is shown. Both are counted by clocks that
+    may be wrong by `drift_ppm`."""
     answers = sorted((each.returned, each.revision) for each in operations if each.outcome == OK)
     times: list[int] = []
     highest: list[int] = []
@@ -146,7 +149,8 @@ def check_bounded_in_time(operations: Sequence[Operation], slack_us: int) -> Non
         highest.append(max(revision, highest[-1] if highest else 0))
     for read in operations:
         if read.kind == "get" and read.outcome == OK and type(read.level) is int:
-            place = bisect_left(times, read.invoked - read.level * MS - slack_us)
+            bound_us = (read.level * MS + slack_us) * (1_000_000 + 2 * drift_ppm) // 1_000_000
+            place = bisect_left(times, read.invoked - bound_us)
             if place and read.revision < highest[place - 1]:
                 raise Violation(
                     f"revision {highest[place - 1]} had been acknowledged {read.level} + {slack_us // MS} ms before: {read}"

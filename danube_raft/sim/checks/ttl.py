@@ -14,11 +14,15 @@ from danube_raft.sim.schedule import MS
 
 
 class TtlNeverEarly:
-    """Remembers until when each key with a TTL must be there, in virtual microseconds."""
+    """Remembers until when each key with a TTL must be there, in virtual microseconds.
+
+    A TTL is counted by the leader's clock, which may run fast by `drift_ppm`.
+    """
 
     wants = (Ended,)
 
-    def __init__(self, _view: View) -> None:
+    def __init__(self, _view: View, drift_ppm: int = 0) -> None:
+        self._share = 1 - drift_ppm / 1_000_000
         self._until: dict[str, int] = {}
         self._ttl_ms: dict[str, int] = {}
         self.seen_alive = 0
@@ -34,7 +38,7 @@ class TtlNeverEarly:
             if operation.kind != "get" and operation.args[2] < self._ttl_ms.get(operation.key, 0):
                 self._until.pop(operation.key, None)
         elif operation.kind == "put_with_ttl":
-            self._until[operation.key] = operation.invoked + operation.args[2] * MS
+            self._until[operation.key] = operation.invoked + round(operation.args[2] * MS * self._share)
             self._ttl_ms[operation.key] = operation.args[2]
         elif operation.kind == "get":
             gone = operation.result[0] is None

@@ -1,0 +1,63 @@
+"""Which faults a world has, and when: drawn from the seed before anything happens, so that any of them can be left out.
+
+Each world has its own few kinds (swarm testing: a world with all faults at once finds less than many with some each).
+A fault draws what else it needs from a source of its own: a world without some of its faults has the others as they were,
+which is what makes a failure's list of faults shrink.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import NamedTuple
+
+from danube_raft.sim.schedule import SECOND
+
+CALM_SHARE = 0.15
+"""How much of a world without faults comes in its middle."""
+MEND = "mend"
+
+ANYWHERE = (
+    "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "wall_clock",
+    "cut_client",
+)  # fmt: skip
+AMONG_SEVERAL = ("depose", "isolate", "divide", "disturb", "clog", "one_way")
+"""For two nodes and more; offered twice, since consensus is about them."""
+BRIDGE_NODES = 3
+RING_NODES = 4
+"""With fewer, a ring leaves nobody out of touch."""
+
+
+class Fault(NamedTuple):
+    """One fault: `number` within its world, `at` virtual microseconds."""
+
+    number: int
+    at: int
+    kind: str
+
+
+def kinds_for(nodes: int) -> tuple[str, ...]:
+    """What may be chosen for a cluster of this size."""
+    several = AMONG_SEVERAL if nodes > 1 else ()
+    bridge = ("bridge",) if nodes >= BRIDGE_NODES else ()
+    ring = ("ring",) if nodes >= RING_NODES else ()
+    return ANYWHERE + 2 * (several + bridge + ring)
+
+
+def plan(source: random.Random, nodes: int, length: int) -> tuple[Fault, ...]:
+    """The faults of a world of `length` virtual microseconds. They begin after a moment in which the cluster comes
+    up; in the middle all is mended and well for a while, so that every world gets something done."""
+    kinds = [*source.sample(kinds_for(nodes), source.randint(2, 6)), MEND]
+    pause_s = source.choice((0.4, 1.0, 2.5))
+    calm_at: int | None = length // 2
+    at = round(source.uniform(0.3, 1.5) * SECOND)
+    faults: list[Fault] = []
+    while at < length:
+        if calm_at is not None and at >= calm_at:
+            calm_at = None
+            faults.append(Fault(len(faults), at, MEND))
+            at += round(CALM_SHARE * length)
+            continue
+        # The first is a fault: a world without any would show nothing.
+        faults.append(Fault(len(faults), at, source.choice(kinds if faults else kinds[:-1])))
+        at += round(source.expovariate(1 / pause_s) * SECOND)
+    return tuple(faults)
