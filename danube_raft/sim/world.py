@@ -18,6 +18,7 @@ from danube_raft.node.endpoints import Envelope
 from danube_raft.sim.bare_client import BareClient
 from danube_raft.sim.checks.all import Checks
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
+from danube_raft.sim.checks.deletes import check_lives
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.registers import check_registers
@@ -171,6 +172,7 @@ class World:
         check_bounded(self.checks.bounded.demands, revisions)
         self._check_in_time(operations)
         check_once(operations, reference.history.events)
+        check_lives(reference.history.events)
         check_unique_ids(operations)
         check_registers(operations)
 

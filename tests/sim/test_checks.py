@@ -1,25 +1,23 @@
 """Every check finds the violation that it is there for, in a stream of facts made by hand; and lets the good one pass.
 
-Three nodes; `Stream` makes the facts in the order in which a run would tell them.
+Three nodes, as `good` in tests/support/facts.py leaves them.
 """
 
 from __future__ import annotations
 
 import pytest
+from facts import Stream, entry, good
 
 from danube_raft.kv.machine import Machine
-from danube_raft.sim.checks.all import Checks
+from danube_raft.kv.record import tombstone
+from danube_raft.sim.checks.deletes import check_lives
 from danube_raft.sim.checks.facts import (
     Applied,
     Booted,
     Delivered,
     Ended,
-    Issued,
     ReadAnswered,
     ReadAsked,
-    Sent,
-    Synced,
-    Told,
     Violation,
 )
 from danube_raft.sim.checks.once import check_once
@@ -27,63 +25,9 @@ from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.unique_ids import check_unique_ids
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
-from danube_raft.wire import local, peer
+from danube_raft.wire import peer
 from danube_raft.wire.client import LINEARIZABLE, pack_request
-from danube_raft.wire.entry import KIND_BATCH, KIND_NOOP, NO_ORIGIN, Entry, HardState
-
-
-def entry(index: int, term: int, payload: bytes = b"", stamp: int = 0) -> Entry:
-    return Entry(index, term, KIND_BATCH if payload else KIND_NOOP, stamp, 0, NO_ORIGIN, payload)
-
-
-class Stream:
-    """Facts of a cluster of three."""
-
-    def __init__(self) -> None:
-        self.checks = Checks((1, 2, 3))
-        self.seqs = {1: 0, 2: 0, 3: 0}
-        for node in (1, 2, 3):
-            self.checks.tell(Booted(node, 1))
-
-    def write(
-        self, node: int, *entries: Entry, state: HardState | None = None, cut: int = 0, sync: bool = True
-    ) -> None:
-        self.seqs[node] += 1
-        write = local.Write(self.seqs[node], cut, entries, state)
-        self.checks.tell(Issued(node, write))
-        if sync:
-            self.checks.tell(Synced(node, write))
-
-    def role(self, node: int, role: str, term: int, leader: int, commit: int = 0) -> None:
-        self.checks.tell(Told(node, local.Role(role, term, leader, 0, 0, commit)))
-
-    def send(self, sender: int, receiver: int, term: int, message: peer.Message) -> None:
-        self.checks.tell(Sent(peer.Header(77, sender, receiver, term, 1), message))
-
-    def elect(self, node: int, term: int, *entries: Entry) -> None:
-        """The node votes for itself, leads, and writes these."""
-        self.write(node, state=HardState(term, node))
-        self.write(node, *entries)
-        self.role(node, "leader", term, node)
-
-
-def good() -> Stream:
-    """Node 1 leads term 1; entries 1 and 2 lie on nodes 1 and 2 and are committed; node 3 has the first alone."""
-    stream = Stream()
-    stream.elect(1, 1, entry(1, 1), entry(2, 1, b"x"))
-    stream.write(2, state=HardState(1, 1))
-    stream.send(2, 1, 1, peer.VoteReply(True))
-    stream.send(1, 2, 1, peer.AppendEntries(0, 0, 0, 0, (entry(1, 1), entry(2, 1, b"x"))))
-    stream.write(2, entry(1, 1), entry(2, 1, b"x"))
-    stream.send(2, 1, 1, peer.AppendReply(True, 2, 0, 0, True))
-    stream.checks.tell(Delivered(1, (entry(1, 1), entry(2, 1, b"x"))))
-    stream.checks.tell(Applied(1, 2))
-    stream.send(1, 2, 1, peer.AppendEntries(2, 1, 2, 0, ()))
-    stream.checks.tell(ReadAsked(1, 1))
-    stream.checks.tell(ReadAnswered(1, 1, 2))
-    stream.write(3, entry(1, 1), state=HardState(1, 0))
-    stream.send(3, 1, 1, peer.AppendReply(True, 1, 0, 0, True))
-    return stream
+from danube_raft.wire.entry import KIND_BATCH, Entry, HardState
 
 
 def test_a_good_run_passes() -> None:
@@ -209,6 +153,21 @@ def test_a_commit_or_applied_index_that_goes_back() -> None:
     stream.role(2, "follower", 1, 1, commit=2)
     with pytest.raises(Violation, match="commit index of node 2"):
         stream.role(2, "follower", 1, 0, commit=1)
+
+
+def test_a_commit_past_the_log_and_an_apply_of_what_was_not_handed_on() -> None:
+    with pytest.raises(Violation, match="past its log"):
+        good().role(3, "follower", 1, 1, commit=2)
+    with pytest.raises(Violation, match="was not handed"):
+        good().checks.tell(Applied(1, 3))
+
+
+def test_a_committed_entry_that_is_cut_from_too_many_disks() -> None:
+    stream = good()
+    stream.write(3, entry(2, 1, b"x"))
+    stream.write(2, cut=2)
+    with pytest.raises(Violation, match="too few disks are left"):
+        stream.write(3, cut=2)
 
 
 def test_a_boot_epoch_that_comes_again() -> None:
@@ -378,6 +337,15 @@ def test_ids_that_are_handed_out_twice_or_out_of_order() -> None:
     later = done("allocate_id", "ids", 3, result=(1,), at=(3, 4))
     with pytest.raises(Violation, match="a lower id"):
         check_unique_ids([done("allocate_id", "ids", 1, result=(9,), at=(1, 2)), later])
+
+
+def test_a_life_of_a_key_that_ends_twice_or_goes_on_after_its_end() -> None:
+    put, again = ("/a", b"1", 2, 2, 1, 0, 0), ("/a", b"2", 2, 3, 2, 0, 0)
+    gone, anew = tombstone("/a", 4), ("/a", b"3", 5, 5, 1, 0, 0)
+    check_lives([put, again, gone, anew])
+    for events in ([put, gone, gone], [gone], [put, gone, again], [put, anew], [put, put]):
+        with pytest.raises(Violation, match=r"was not there|does not follow"):
+            check_lives(events)
 
 
 def test_a_read_of_what_was_never_there() -> None:

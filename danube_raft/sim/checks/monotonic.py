@@ -16,7 +16,8 @@ class Monotonic:
 
     wants = (Applied, Booted, Sent, Synced, Told)
 
-    def __init__(self, _view: View) -> None:
+    def __init__(self, view: View) -> None:
+        self._view = view
         self._stored: dict[int, tuple[int, int]] = {}
         self._votes: dict[tuple[int, int], int] = {}
         self._boot: dict[int, int] = {}
@@ -28,9 +29,15 @@ class Monotonic:
         """Nothing goes back."""
         if isinstance(fact, Applied):
             self._grow(self._applied, "applied index", fact.node, fact.upto)
+            if fact.upto > self._view.replicas[fact.node].delivered:
+                raise Violation(f"node {fact.node} has applied {fact.upto}, which it was not handed")
         elif isinstance(fact, Told):
             self._grow(self._terms, "term", fact.node, fact.role.term)
             self._grow(self._commits, "commit index", fact.node, fact.role.commit_index)
+            if fact.role.commit_index > len(self._view.replicas[fact.node].log):
+                raise Violation(
+                    f"node {fact.node} takes index {fact.role.commit_index} for committed, past its log"
+                )
         elif isinstance(fact, Sent):
             self._sent(fact)
         elif isinstance(fact, Synced):

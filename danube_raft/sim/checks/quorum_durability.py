@@ -1,27 +1,28 @@
-"""A committed entry lies durably on a majority when it is committed (Raft paper, §5.3; thesis §10.2.1).
+"""A committed entry lies durably on a majority when it is committed (Raft paper, §5.3; thesis §10.2.1), and from then on at
+least on so many disks that no majority can be elected without one of them.
 
 A commit is seen when entries are handed to a state machine, and when a leader tells its commit index to a peer. Only the
-first sighting of an index is looked at: later, nodes may come and go.
+first sighting of an index is looked at for the majority; afterwards, whenever a disk cuts its log.
 """
 
 from __future__ import annotations
 
-from danube_raft.sim.checks.facts import Delivered, Fact, Sent, Violation
+from danube_raft.sim.checks.facts import Delivered, Fact, Sent, Synced, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.wire import peer
 
 
 class QuorumDurability:
-    """Counts disks at each new commit."""
+    """Counts disks at each new commit, and at each cut."""
 
-    wants = (Delivered, Sent)
+    wants = (Delivered, Sent, Synced)
 
     def __init__(self, view: View) -> None:
         self._view = view
         self._commit = 0
 
     def take(self, fact: Fact) -> None:
-        """A majority of the disks holds what is newly committed."""
+        """A majority of the disks holds what is newly committed; enough of them what is cut from one."""
         if isinstance(fact, Delivered):
             for entry in fact.entries:
                 self._committed(fact.node, entry.index, entry.term)
@@ -30,6 +31,17 @@ class QuorumDurability:
             if index > self._commit:
                 term = self._view.replicas[fact.header.sender].term_at(index)
                 self._committed(fact.header.sender, index, term)
+        elif isinstance(fact, Synced) and fact.write.truncate_from:
+            self._cut(fact.node, fact.write.truncate_from)
+
+    def _cut(self, node: int, first: int) -> None:
+        view = self._view
+        needed = (len(view.voters) + 1) // 2
+        for entry in view.committed[first - 1 :]:
+            if view.holders(entry.index, entry.term) < needed:
+                raise Violation(
+                    f"node {node} cuts its log from {first} on, and too few disks are left with {entry}, which is committed"
+                )
 
     def _committed(self, node: int, index: int, term: int) -> None:
         if index <= self._commit:
