@@ -46,6 +46,8 @@ class Options(NamedTuple):
     keys_only: bool = False
     puts: bool = True
     deletes: bool = True
+    credit_bytes: int = CREDIT_BYTES
+    """What the node may send ahead of the caller."""
 
     @staticmethod
     def of(
@@ -63,14 +65,14 @@ class Options(NamedTuple):
             raise errors.InvalidArgument(
                 f"prefixes must be a string or a sequence of strings, not {type(prefixes).__name__}"
             )
-        options = Options(tuple(prefixes), prev, keys_only, puts, deletes)
+        options = Options(tuple(prefixes), prev, keys_only, puts, deletes, CREDIT_BYTES)
         options.check(from_revision)
         return options
 
     def arguments(self, from_revision: int) -> tuple[Any, ...]:
         """Those of the wire operation."""
         return (
-            self.prefixes, from_revision, CREDIT_BYTES, self.prev, self.keys_only, self.puts, self.deletes
+            self.prefixes, from_revision, self.credit_bytes, self.prev, self.keys_only, self.puts, self.deletes
         )  # fmt: skip
 
     def check(self, from_revision: int | None) -> None:
@@ -132,7 +134,7 @@ class Stream:
             self._probe_at = now + PROBE_MS
             self._silent_at = min(self._silent_at, now + SILENCE_MS)
             return self._credits() + self._probe()
-        if self._credit >= CREDIT_BYTES // 2:
+        if self._credit >= self._options.credit_bytes // 2:
             return self._credits()
         return None
 
@@ -156,30 +158,34 @@ class Stream:
 
     # ---------------------------------------------------------------- in
 
-    def receive(self, reply: tuple[Any, ...], size_bytes: int, now: float) -> None:
-        """Take one reply; `size_bytes` is what it used up of the credit."""
+    def receive(self, reply: tuple[Any, ...], size_bytes: int, now: float) -> int:
+        """Take one reply of a body of which `size_bytes` are not accounted for yet; returns how many are still not.
+
+        Events alone use up credit, and account for all of their body: an answer that comes before them in it must not.
+        """
         request_id = reply[wire.R_REQUEST_ID]
         if request_id != self._watch_id and request_id not in self._own_ids:
-            return
+            return size_bytes
         if reply[wire.R_STATUS] != wire.STATUS_OK:
             self._failed(request_id, error_of(reply), now)
-            return
+            return size_bytes
         self._silent_at = max(self._silent_at, max(self._probe_at, now) + SILENCE_MS)
         self._pause_ms = RESUME_MIN_MS
         if request_id != self._watch_id or self.error is not None:
-            return
+            return size_bytes
         cluster_id = reply[wire.R_CLUSTER_ID]
         if self._cluster_id and cluster_id != self._cluster_id:
             self.error = errors.ClusterIdMismatch(
                 f"the watch of cluster {self._cluster_id} reached cluster {cluster_id}: its revisions mean nothing there"
             )
-            return
+            return size_bytes
         self._cluster_id = cluster_id
         frame = reply[wire.R_RESULT :]
         if frame[0] == wire.FRAME_EVENTS:
             self._events(frame[1], frame[2], frame[3], size_bytes)
-        else:
-            self._delivered(frame[1])
+            return 0
+        self._delivered(frame[1])
+        return size_bytes
 
     def take(self) -> Changes:
         """The next whole revision; `ready` must not be empty."""

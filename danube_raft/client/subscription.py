@@ -127,8 +127,7 @@ class Subscription:
             size = len(body)
             try:
                 for reply in unpack_replies(body):
-                    stream.receive(reply, size, now_ms())
-                    size = 0  # several replies in one body used its bytes once
+                    size = stream.receive(reply, size, now_ms())
             except codec.Malformed:
                 stream.lost(now_ms())
 

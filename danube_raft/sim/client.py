@@ -54,6 +54,11 @@ class Client:
         return (b"client-%d" % self.number, b"")
 
     @property
+    def session(self) -> Session:
+        """What all its requests and watches share."""
+        return self._session
+
+    @property
     def endpoint_count(self) -> int:
         """How many nodes it knows."""
         return len(self._endpoints.names)
@@ -84,6 +89,23 @@ class Client:
             self._session, endpoints, op, args, now=self._now(), timeout_ms=timeout_ms, consistency=level
         )
         self._pump(self._step)
+
+    def list_prefix(
+        self, prefix: str, limit: int | None, level: str | None, timeout_ms: int, reverse: bool = False
+    ) -> None:
+        """Ask for the first page of all records under `prefix`, with `limit` records at most."""
+        self.begin("range", (prefix, limit, None, None, False, False, reverse), level, timeout_ms)
+
+    def list_on(self, timeout_ms: int) -> bool:
+        """Ask for the page after the one that ended last, at its revision; False: there is none."""
+        page = self.operations[-1]
+        prefix, limit, *_, reverse = page.args
+        _, token, revision = page.result[:3]
+        if token is not None:
+            self.begin(
+                "range", (prefix, limit, token, revision, False, False, reverse), page.level, timeout_ms
+            )
+        return token is not None
 
     def reply(self, body: bytes, node: int, answered: int) -> None:
         """An answer has arrived, which `node` gave at virtual time `answered`."""

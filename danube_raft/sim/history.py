@@ -2,11 +2,16 @@
 
 Times are virtual microseconds of the world. An operation of outcome `uncertain` (or one that never ended) may have
 taken effect once, at any time after it was invoked, or never; a `rejected` one surely has not.
+
+A watch is everything between its begin and its end, on whatever nodes it was served.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from danube_raft.client.record import Event
+from danube_raft.client.stream import Options
 
 OK = "ok"
 REJECTED = "rejected"
@@ -60,4 +65,48 @@ class Operation:
         return (
             f"client {self.client} {self.invoked / 1e6:.6f}{ended} {self.kind}{level} {self.args} -> "
             f"{self.outcome} {self.result} {self.error}@{self.revision}"
+        )
+
+
+class WatchLog:
+    """What one watch handed out, in order."""
+
+    __slots__ = (
+        "changes",
+        "closed",
+        "compacted",
+        "error",
+        "marks",
+        "options",
+        "revision",
+        "start",
+        "watcher",
+    )
+
+    def __init__(self, watcher: int, options: Options, start: int) -> None:
+        self.watcher = watcher
+        self.options = options
+        self.start = start
+        """The first revision that it asked for."""
+        self.revision = start - 1
+        """What it says of itself: all events up to here were handed out."""
+        self.changes: list[tuple[int, tuple[Event, ...]]] = []
+        """(revision, its events)"""
+        self.marks: list[tuple[int, int]] = []
+        """(number of changes handed out before, revision): each progress that was told."""
+        self.closed = False
+        self.error = ""
+        self.compacted = 0
+        """The revision that it ended with as compacted."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it goes on."""
+        return not self.closed and not self.error
+
+    def __repr__(self) -> str:
+        ended = self.error or ("closed" if self.closed else "open")
+        return (
+            f"watch of client {self.watcher} {self.options} from {self.start}: {len(self.changes)} revisions handed "
+            f"out, told up to {self.revision}, {ended}"
         )

@@ -26,7 +26,8 @@ _IMPOSSIBLE = object()
 
 class Event(NamedTuple):
     """One operation. `argument`: what is put, or (expected, new). `result`: what get found; what a cas found if it
-    did not swap, else `SWAPPED`; whether delete found anything. `known` False: the result means nothing."""
+    did not swap, else `SWAPPED`; whether delete found anything, None if it did not say. `known` False: the result means
+    nothing."""
 
     invoked: int
     returned: int
@@ -130,7 +131,8 @@ def _apply(event: Event, value: Any) -> Any:
     if kind == GET:
         return value if not known or result == value else _IMPOSSIBLE
     if kind == DELETE:
-        return None if not known or result == (value is not None) else _IMPOSSIBLE
+        silent = not known or result is None
+        return None if silent or result == (value is not None) else _IMPOSSIBLE
     assert kind == CAS
     expected, new = event.argument
     if value == expected:

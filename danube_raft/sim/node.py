@@ -17,7 +17,16 @@ from zlib import crc32
 from danube_raft.config import Config
 from danube_raft.kv.machine import Machine
 from danube_raft.node.consensus import Consensus
-from danube_raft.node.endpoints import Envelope, FromClient, FromPeer, OpenPort, ToPeer, Unsent
+from danube_raft.node.endpoints import (
+    ClientGone,
+    ClientSlow,
+    Envelope,
+    FromClient,
+    FromPeer,
+    OpenPort,
+    ToPeer,
+    Unsent,
+)
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, Handler
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
@@ -55,8 +64,10 @@ class Surroundings(NamedTuple):
     trace: Trace
     network: Network
     tell: Callable[[Fact], None]
-    reply: Callable[[int, Envelope, bytes], None]
-    """Takes (node id, envelope, body): an answer to a client."""
+    reply: Callable[[int, Envelope, bytes], ClientGone | ClientSlow | None]
+    """Takes (node id, envelope, body): an answer to a client. What it returns is told to the kv-server."""
+    stopped: Callable[[int], None]
+    """Takes the id of a node that has ended, and with it its connections."""
 
 
 class SeenKvServer(KvServer):
@@ -151,6 +162,7 @@ class Node:
         for process in self._processes.values():
             process.alive = False
         around.network.unreachable.add(self.node_id)
+        around.stopped(self.node_id)
         self.disk.crash()
 
     def kill(self, name: str) -> None:
@@ -201,6 +213,7 @@ class Node:
     def _emit(self, name: str, said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         """Send everything; returns what links did not take."""
         between: dict[str, list[local.Message]] = {}
+        troubled: dict[bytes, ClientGone | ClientSlow] = {}
         trouble = _NOBODY
         for edge, message in said:
             if edge in self._processes:
@@ -210,10 +223,10 @@ class Node:
                 if isinstance(message, ToPeer) and not self._send(message):
                     trouble = [*trouble, (LINKS, Unsent(*message))]
             elif edge == CLIENTS:
-                self._answer(message)
+                self._answer(message, troubled)
         for edge, messages in between.items():
             self._pass_on(name, edge, messages)
-        return trouble
+        return [*trouble, *((CLIENTS, each) for each in troubled.values())] if troubled else trouble
 
     def _tell(self, name: str, edge: str, message: local.Message) -> None:
         tell = self._around.tell
@@ -275,9 +288,14 @@ class Node:
             around.tell(Sent(header, message))
         return taken
 
-    def _answer(self, message: Any) -> None:
+    def _answer(self, message: Any, troubled: dict[bytes, ClientGone | ClientSlow]) -> None:
+        """As `ClientPort` does: what follows in a turn to a connection that did not take something is dropped."""
         if isinstance(message, OpenPort):
             self.open = True
             self._around.trace.add(self._around.schedule.now, "open", self.node_id)
-        else:
-            self._around.reply(self.node_id, *message)
+            return
+        envelope, body = message
+        if envelope[0] not in troubled:
+            heard = self._around.reply(self.node_id, envelope, body)
+            if heard is not None:
+                troubled[envelope[0]] = heard

@@ -100,6 +100,9 @@ def _report(world: World) -> Report:
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
+    effects += world.connections.counts
+    for watcher in world.watchers.values():
+        effects += watcher.counts
     effects["uncertain"] = sum(operation.outcome == UNCERTAIN for operation in operations)
     effects["rejected"] = sum(operation.outcome == REJECTED for operation in operations)
     effects["overloaded"] = sum(client.overloaded for client in world.clients)

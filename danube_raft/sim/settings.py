@@ -17,6 +17,9 @@ SIZES = (1, 2, *9 * (3,), *2 * (4,), *4 * (5,), 6, 7)
 """Sizes of clusters, each as often as it is chosen: with one node or two there is little to find."""
 
 
+WATCHERS_MAX = 4
+
+
 class Options(NamedTuple):
     """One world. `nodes` 0: the seed chooses from 1 to `NODES_MAX`, three most often. `seconds`: virtual time with
     faults; the end, without faults, comes on top. `faults`: the numbers of those to make, of all that the seed plans;
@@ -39,6 +42,7 @@ class Settings(NamedTuple):
     padding_bytes: int
     drift_ppm: int
     """How much too fast or too slow a node's clock may be."""
+    watchers: int
 
 
 def choose(options: Options) -> Settings:
@@ -67,7 +71,7 @@ def choose(options: Options) -> Settings:
             uncommitted_max_bytes=source.choice((3_000, 1_000_000)),
             waiting_max_commands=source.choice((2, 4, 10_000)),
         )
-    return Settings(
+    chosen = Settings(
         nodes,
         config,
         clients=source.randint(2, 6),
@@ -75,4 +79,21 @@ def choose(options: Options) -> Settings:
         rate=source.choice((5.0, 20.0, 40.0, 100.0)),
         padding_bytes=source.choice((0, 0, 200, 3_000)),
         drift_ppm=source.choice((0, 0, 200, 20_000)),
+        watchers=source.randint(0, WATCHERS_MAX),
     )
+    return chosen._replace(config=_for_watches(source, config))
+
+
+def _for_watches(source: random.Random, config: Config) -> Config:
+    """Limits that watches meet: a history that is soon compacted, frames that split a revision, a short queue."""
+    if source.random() < 0.4:
+        config = replace(config, history_max_events=source.choice((10, 40, 200)))
+    if source.random() < 0.5:
+        config = replace(
+            config,
+            watch_frame_max_bytes=source.choice((200, 1_000)),
+            watch_progress_ms=source.choice((200, 2_000)),
+            watch_keep_alive_ms=source.choice((6_000, 30_000)),
+            client_queue_max_messages=source.choice((3, 10, 1_000)),
+        )
+    return config

@@ -5,8 +5,8 @@ serves, all replicas equal the committed log, no lease outlives its time for lon
 last. Nothing here reads a clock or a source of randomness of the machine that it runs on.
 
 Not in these worlds: forming a cluster and changing its members, snapshots, purged logs and lost disks (so no node is
-SUSPECT and every follower's log is searched from where it really parts from the leader's), watches and leadership
-polls, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.
+SUSPECT and every follower's log is searched from where it really parts from the leader's), long polls of watches and of
+leadership, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from danube_raft.node.endpoints import Envelope
+from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
 from danube_raft.sim.bare_client import BareClient
 from danube_raft.sim.checks.all import Checks
+from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.deletes import check_lives
 from danube_raft.sim.checks.facts import Ended, Violation
@@ -24,14 +25,17 @@ from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.unique_ids import check_unique_ids
+from danube_raft.sim.checks.watches import check_progress, check_watches
 from danube_raft.sim.client import Client
-from danube_raft.sim.history import OK, Operation
+from danube_raft.sim.connections import Connections
+from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node, Surroundings
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Options, choose
 from danube_raft.sim.trace import Trace
+from danube_raft.sim.watcher import Surface, Watcher, choose_habits
 from danube_raft.sim.workload import TTL_MAX_MS, Workload
 from danube_raft.wire.client import LINEARIZABLE
 from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_configuration
@@ -40,6 +44,10 @@ CLUSTER_ID = 77
 LEADER_TIMEOUTS = 5
 BARE = 1_000
 """Number of the client without a session."""
+WATCHING = 2_000
+"""Number of the first client that watches."""
+WATCH_MS = 20_000
+"""More than a watch takes to notice that its node is dead, to find another, and to be told how far it is."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
@@ -57,7 +65,9 @@ class World:
         ids = tuple(range(1, settings.nodes + 1))
         self.checks = Checks(ids, settings.drift_ppm)
         self.network = Network(self.schedule, self._source("network"), ids, self._to_node)
-        around = Surroundings(self.schedule, self.trace, self.network, self.checks.tell, self._to_client)
+        around = Surroundings(
+            self.schedule, self.trace, self.network, self.checks.tell, self._to_client, self._stopped
+        )
         members = tuple(Member(i, VOTER, f"node{i}:7650", f"node{i}:7750") for i in ids)
         founding = Founding(CLUSTER_ID, ids[0], pack_configuration(Configuration(members)), 1)
         self.nodes = {
@@ -79,6 +89,11 @@ class World:
             self.trace,
         )
         self._clients: dict[Envelope, Client | BareClient] = {}
+        self.connections = Connections(
+            self.schedule, self._source("connections"), self._by_endpoint, self.nemesis.client_cuts,
+            settings.config.client_queue_max_messages,
+        )  # fmt: skip
+        self.watchers = {WATCHING + place: self._new_watcher(place) for place in range(settings.watchers)}
 
     def _source(self, name: str) -> random.Random:
         """Each part has its own numbers, so that a change to one leaves the others' as they were."""
@@ -94,6 +109,11 @@ class World:
         """All operations of all clients."""
         return [operation for client in self._clients.values() for operation in client.operations]
 
+    @property
+    def watches(self) -> list[WatchLog]:
+        """All watches of all watchers."""
+        return [watch for watcher in self.watchers.values() for watch in watcher.watches]
+
     # ---------------------------------------------------------------- running
 
     def run(self) -> None:
@@ -108,6 +128,8 @@ class World:
         bare = BareClient(BARE, tuple(self._by_endpoint), self.schedule, self._transmit, self._ended)
         self._clients[bare.envelope] = bare
         self.workload.add_bare(bare)
+        for watcher in self.watchers.values():
+            self.schedule.after(self._client_source.randrange(3 * SECOND), watcher.start)
         self.nemesis.start(round(self.options.seconds * SECOND))
         self.schedule.run_until(round(self.options.seconds * SECOND))
         self._heal()
@@ -120,6 +142,8 @@ class World:
         hung_until = max(node.disk.busy_until for node in self.nodes.values())
         self.nemesis.stop()
         self.workload.stop()
+        for watcher in self.watchers.values():
+            watcher.settle()
         self.schedule.run_until(max(self.schedule.now, hung_until))
 
     def _demand_progress(self) -> None:
@@ -133,6 +157,7 @@ class World:
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
         self._wait("no lease left", TTL_MAX_MS + 10_000, self._no_leases)
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
+        self._wait("every watch: one is silent", WATCH_MS, self._all_watched)
 
     def _wait(self, what: str, limit_ms: int, is_met: Callable[[], bool]) -> None:
         end = self.schedule.now + limit_ms * MS
@@ -148,6 +173,11 @@ class World:
     def _is_level(self) -> bool:
         committed = len(self.checks.view.committed)
         return all(node.machine.applied_index == committed for node in self.nodes.values())
+
+    def _all_watched(self) -> bool:
+        revision = next(iter(self.nodes.values())).machine.revision
+        open_now = [watch for watch in self.watches if watch.open]
+        return len(open_now) == len(self.watchers) and check_progress(open_now, revision)
 
     def _no_leases(self) -> bool:
         return all(len(node.machine.leases) == 0 for node in self.nodes.values())
@@ -166,15 +196,17 @@ class World:
     def _check_history(self) -> None:
         operations, committed = self.operations, self.checks.view.committed
         revisions: list[int] = []
-        reference = replay(committed, revisions)
+        archive = Archive()
+        reference = replay(committed, revisions, archive)
         check_replicas({i: node.machine for i, node in self.nodes.items()}, reference)
-        check_reads(operations, reference)
+        check_reads(operations, archive)
         check_bounded(self.checks.bounded.demands, revisions)
         self._check_in_time(operations)
-        check_once(operations, reference.history.events)
-        check_lives(reference.history.events)
+        check_once(operations, archive.events)
+        check_lives(archive.events)
         check_unique_ids(operations)
         check_registers(operations)
+        check_watches(self.watches, archive)
 
     def _check_in_time(self, operations: list[Operation]) -> None:
         """Where neither a paused process nor a clogged link nor a slow disk makes messages old."""
@@ -199,6 +231,14 @@ class World:
         self._clients[client.envelope] = client
         return client
 
+    def _new_watcher(self, place: int) -> Watcher:
+        """It runs beside a client, on the same machine."""
+        store = self._new_client(WATCHING + place)
+        source = self._source(f"watcher {place}")
+        around = Surface(self.schedule, self.trace, self.connections, self.checks.tell)
+        machine = place % self.settings.clients
+        return Watcher(store, machine, tuple(self._by_endpoint), choose_habits(source), around, source)
+
     def _transmit(self, number: int, endpoint: str, body: bytes) -> bool:
         node = self._by_endpoint[endpoint]
         if not node.open:
@@ -208,11 +248,17 @@ class World:
             self.schedule.after(latency, node.from_client, (b"client-%d" % number, b""), body)
         return True
 
-    def _to_client(self, node_id: int, envelope: Envelope, body: bytes) -> None:
-        client = self._clients[envelope]
+    def _to_client(self, node_id: int, envelope: Envelope, body: bytes) -> ClientGone | ClientSlow | None:
+        client = self._clients.get(envelope)
+        if client is None:
+            return self.connections.answer(envelope, body)
         if (client.number, node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
             self.schedule.after(latency, client.reply, body, node_id, self.schedule.now)
+        return None
+
+    def _stopped(self, node_id: int) -> None:
+        self.connections.node_stopped(node_id)
 
     def _ended(self, operation: Operation) -> None:
         self.trace.add(
@@ -220,4 +266,8 @@ class World:
             operation.revision, seen=operation,
         )  # fmt: skip
         self.checks.tell(Ended(operation))
-        self.workload.ended(operation)
+        watcher = self.watchers.get(operation.client)
+        if watcher is None:
+            self.workload.ended(operation)
+        else:
+            watcher.told(operation)

@@ -40,10 +40,10 @@ class Wire:
         self.requests += found
         return found
 
-    def frame(self, *result: Any, size: int = 100, status: int = 0, request_id: int | None = None) -> None:
-        """A reply on the stream."""
+    def frame(self, *result: Any, size: int = 100, status: int = 0, request_id: int | None = None) -> int:
+        """A reply on the stream; what is left of its size for the next reply in the same body."""
         head = (wire.VERSION, request_id or self.watch_id, status, self.cluster_id, 1, 1, 99)
-        self.stream.receive((*head, *result), size, self.now)
+        return self.stream.receive((*head, *result), size, self.now)
 
     def events(self, *events: Any, last: int, more: bool = False, size: int = 100) -> None:
         """A frame of events."""
@@ -127,6 +127,20 @@ def test_half_a_revision_gives_its_credit_back_at_once() -> None:
     link = Wire()
     link.events(put_event("/a/0", b"0", 5), last=5, more=True, size=CREDIT_BYTES)
     assert link.took(link.stream.due(link.now))[0][wire.ARGS + 1] == CREDIT_BYTES
+
+
+def test_an_answer_before_events_in_one_body_takes_none_of_their_credit() -> None:
+    """The first frame of a watch comes behind its progress mark: its credit was lost, and when all of it was, the watch
+    stood still for ever while its marks went on."""
+    link = Wire()
+    size = link.frame(wire.FRAME_PROGRESS, 4, size=CREDIT_BYTES)
+    size = link.frame(0, size=size, request_id=link.requests[-1][wire.REQUEST_ID])
+    assert size == CREDIT_BYTES
+    events = (put_event("/a/0", b"0", 5),)
+    assert link.frame(wire.FRAME_EVENTS, events, 5, False, size=size) == 0
+    assert link.taken() == [(5, ["/a/0"])]
+    (credit,) = link.took(link.stream.due(link.now))
+    assert credit[wire.ARGS :] == (link.watch_id, CREDIT_BYTES)
 
 
 def test_it_keeps_itself_alive_and_asks_for_a_sign_of_life() -> None:

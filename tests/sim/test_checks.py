@@ -10,6 +10,7 @@ from facts import Stream, entry, good
 
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.record import tombstone
+from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.deletes import check_lives
 from danube_raft.sim.checks.facts import (
     Applied,
@@ -226,11 +227,18 @@ def done(
     return operation.end(str(more.get("outcome", OK)), at[1], result, revision)
 
 
+def entries(*payloads: bytes) -> list[Entry]:
+    return [Entry(i, 1, KIND_BATCH, 0, 0, (1, 1, i), payload) for i, payload in enumerate(payloads, start=1)]
+
+
 def machine(*payloads: bytes) -> Machine:
-    entries = [
-        Entry(i, 1, KIND_BATCH, 0, 0, (1, 1, i), payload) for i, payload in enumerate(payloads, start=1)
-    ]
-    return replay(entries)
+    return replay(entries(*payloads))
+
+
+def archive(*payloads: bytes) -> Archive:
+    made = Archive()
+    replay(entries(*payloads), None, made)
+    return made
 
 
 PUT_A = pack_request("put", 1, "/k", b"a")
@@ -349,7 +357,7 @@ def test_a_life_of_a_key_that_ends_twice_or_goes_on_after_its_end() -> None:
 
 
 def test_a_read_of_what_was_never_there() -> None:
-    reference = machine(PUT_A)
+    reference = archive(PUT_A)
     check_reads(
         [done("get", "/k", result=(RECORD_A,), revision=2), done("get", "/k", result=(None,), revision=1)],
         reference,
@@ -358,6 +366,14 @@ def test_a_read_of_what_was_never_there() -> None:
         check_reads([done("get", "/k", result=(None,), revision=2)], reference)
     with pytest.raises(Violation, match="not committed"):
         check_reads([done("get", "/k", result=(RECORD_A,), revision=3)], reference)
+
+
+def test_a_read_of_what_was_compacted_later_is_still_looked_at() -> None:
+    reference = archive(PUT_A, pack_request("delete", 2, "/k"), pack_request("compact", 3, 3))
+    assert (reference.revision, reference.compactions) == (3, [3])
+    check_reads([done("get", "/k", result=(RECORD_A,), revision=2)], reference)
+    with pytest.raises(Violation, match="the key was"):
+        check_reads([done("get", "/k", result=(None,), revision=2)], reference)
 
 
 def test_a_replica_that_is_behind_or_different() -> None:

@@ -23,6 +23,7 @@ from danube_raft.sim.checks.sessions import SessionReads
 from danube_raft.sim.checks.state_machine_safety import StateMachineSafety
 from danube_raft.sim.checks.ttl import TtlNeverEarly
 from danube_raft.sim.checks.view import View
+from danube_raft.sim.checks.watches import WatchOrder
 
 
 class Check(Protocol):
@@ -45,6 +46,7 @@ class Checks:
         self.ttl = TtlNeverEarly(self.view, drift_ppm)
         self.sessions = SessionReads(self.view)
         self.bounded = BoundedReads(self.view, drift_ppm)
+        self.watches = WatchOrder(self.view)
         checks: tuple[Check, ...] = (
             ElectionSafety(self.view),
             LogMatching(self.view),
@@ -58,6 +60,7 @@ class Checks:
             self.ttl,
             self.sessions,
             self.bounded,
+            self.watches,
             ExpectedErrors(self.view),
         )
         self._takers: dict[type, list[Callable[[Fact], None]]] = {}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from danube_raft.sim.history import Operation
+from danube_raft.client.record import Event
+from danube_raft.sim.history import Operation, WatchLog
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Entry
 
@@ -93,9 +94,25 @@ class Ended(NamedTuple):
     operation: Operation
 
 
+class HandedOut(NamedTuple):
+    """A watch hands out all events of a revision. What `watch` holds is from before that."""
+
+    watch: WatchLog
+    revision: int
+    events: tuple[Event, ...]
+
+
+class Marked(NamedTuple):
+    """A watch says that all events up to `revision` were handed out."""
+
+    watch: WatchLog
+    revision: int
+
+
 Fact = (
     Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Received | Ended
-)
+    | HandedOut | Marked
+)  # fmt: skip
 
 
 class Violation(AssertionError):

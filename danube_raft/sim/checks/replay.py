@@ -10,33 +10,44 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from danube_raft.kv.machine import Machine
+from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.facts import Violation
 from danube_raft.sim.digest import digest
 from danube_raft.sim.history import OK, Operation
 from danube_raft.wire.entry import Entry
 
 
-def replay(committed: Sequence[Entry], revisions: list[int] | None = None) -> Machine:
-    """A state machine that has applied the committed log. `revisions` gets the store's revision at every index."""
+def replay(
+    committed: Sequence[Entry], revisions: list[int] | None = None, archive: Archive | None = None
+) -> Machine:
+    """A state machine that has applied the committed log. `revisions` gets the store's revision at every index,
+    `archive` all changes and compactions."""
     machine = Machine()
+    history = machine.history
+    if archive is not None:
+        archive.attach(history)
     if revisions is not None:
-        revisions.append(machine.history.revision)
+        revisions.append(history.revision)
     for entry in committed:
+        compacted_to = history.compaction_revision
         machine.apply(entry)
         if revisions is not None:
-            revisions.append(machine.history.revision)
+            revisions.append(history.revision)
+        if archive is not None and history.compaction_revision > compacted_to:
+            archive.compacted_to(history.compaction_revision)
+    if archive is not None:
+        archive.collect()
     return machine
 
 
-def check_reads(operations: Sequence[Operation], machine: Machine) -> None:
-    """`machine` has applied the whole log."""
-    history = machine.history
+def check_reads(operations: Sequence[Operation], archive: Archive) -> None:
+    """`archive` is what the whole log makes."""
     for operation in operations:
         if operation.kind == "get" and operation.outcome == OK:
             found = operation.result[0]
-            if operation.revision > history.revision:
+            if operation.revision > archive.revision:
                 raise Violation(f"an answer from a revision that is not committed: {operation}")
-            expected = history.at(operation.key, operation.revision)
+            expected = archive.at(operation.key, operation.revision)
             if found != expected:
                 raise Violation(f"at revision {operation.revision} the key was {expected}: {operation}")
 
