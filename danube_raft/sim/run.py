@@ -68,6 +68,7 @@ def _report(world: World) -> Report:
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
+    effects["leases_seen_cleared"] = world.checks.ttl.seen_cleared
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -80,6 +81,9 @@ def _report(world: World) -> Report:
     effects["swapped"] = sum(
         o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
     )
+    done = [operation for operation in operations if operation.outcome == OK]
+    effects["prefixes_deleted"] = sum(o.kind == "delete_prefix" and o.result[0] > 1 for o in done)
+    effects["pages_after_the_first"] = sum(o.kind == "range" and o.args[2] is not None for o in done)
     return Report(
         world.options.seed,
         world.settings.nodes,

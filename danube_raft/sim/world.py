@@ -21,6 +21,7 @@ from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.once import check_once
+from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.unique_ids import check_unique_ids
@@ -194,6 +195,7 @@ class World:
         self._check_in_time(operations)
         check_once(operations, archive.events)
         check_unique_ids(operations)
+        check_prefixes(operations, archive)
         check_registers(operations)
         check_watches(self.watches, archive)
 
