@@ -110,7 +110,9 @@ NEEDED = (
     "crash", "blackout", "kill", "pause", "slow_disk", "hang_disk", "fail_disk", "wall_clock", "cut_client", "isolate",
     "depose", "divide", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
-    "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused",
+    "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
+    "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
+    "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
 

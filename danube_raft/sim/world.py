@@ -25,7 +25,7 @@ from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.unique_ids import check_unique_ids
-from danube_raft.sim.checks.watches import check_progress, check_watches
+from danube_raft.sim.checks.watches import check_fed, check_progress, check_watches
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connections
 from danube_raft.sim.history import OK, Operation, WatchLog
@@ -125,6 +125,8 @@ class World:
         self.schedule.run_until(round(self.options.seconds * SECOND))
         self._heal()
         self._demand_progress()
+        for node in self.nodes.values():
+            check_fed(node.node_id, node.watches, self.connections.known(node.node_id))
         self._check_history()
 
     def _heal(self) -> None:
