@@ -4,6 +4,8 @@ What TCP and ZeroMQ make of a connection (`client/link.py` at one end, `ClientPo
 
 - A direction keeps its order and loses nothing while the connection lives. Where the network is cut, what was sent
   waits and comes later; after `patience_us` of that the connection is given up, and only its node is told.
+- Now and then one is *dead* from some moment on: nothing passes any more, and its client never hears why, as behind a
+  firewall that has forgotten it. Only silence tells.
 - A node that stops ends its connections. The client hears it a little later, once there is a way; what was under way
   arrives or not, but never without what was sent before it.
 - A node sends on, and learns from the answer that it sends: to nobody (`ClientGone`), or to somebody who has not taken
@@ -17,11 +19,10 @@ import random
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple
 
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
 from danube_raft.sim.node import Node
-from danube_raft.sim.schedule import MS, Schedule
+from danube_raft.sim.schedule import MS, SECOND, Schedule
 
 LATENCY_US = 200
 TRY_AGAIN_US = 20 * MS
@@ -32,17 +33,20 @@ HEAR_MAX_US = 300 * MS
 """How long a client may need to hear that its node has stopped."""
 
 
-class Way(NamedTuple):
+class Way:
     """Between the machine of a client and a node. `cuts` has the pairs that are cut at the moment."""
 
-    machine: int
-    node_id: int
-    cuts: AbstractSet[tuple[int, int]]
+    __slots__ = ("_cuts", "_ends", "dead")
+
+    def __init__(self, machine: int, node_id: int, cuts: AbstractSet[tuple[int, int]]) -> None:
+        self._ends = (machine, node_id)
+        self._cuts = cuts
+        self.dead = False
 
     @property
     def cut(self) -> bool:
         """Whether nothing passes now."""
-        return (self.machine, self.node_id) in self.cuts
+        return self.dead or self._ends in self._cuts
 
 
 class _Lane:
@@ -114,6 +118,8 @@ class Connection:
         self._closed = False
         self._gone = False
         """Whether the node would find nobody."""
+        self._told = False
+        """Whether it has been told so."""
         self._to_node = _Lane(connections, way, self._arrive_at_node, self._break)
         self._to_client = _Lane(connections, way, self._arrive_at_client, self._break)
         connections.schedule.after(2 * connections.latency(), self._shake_hands)
@@ -135,7 +141,7 @@ class Connection:
             self._connections.schedule.after(2 * self._connections.latency(), self._say_goodbye)
 
     def _say_goodbye(self) -> None:
-        if self._gone:
+        if self._gone or self._way.dead:
             return
         if self._way.cut or self._to_node.waiting:
             # Not heard yet: if it never is, the node's own attempts to send end it.
@@ -148,15 +154,28 @@ class Connection:
             return
         if self._node.open and not self._way.cut:
             self.connected = True
+            dies_after = self._connections.life()
+            if dies_after is not None:
+                self._connections.schedule.after(dies_after, self._die)
             self._wake()
         else:
             self._connections.schedule.after(TRY_AGAIN_US, self._shake_hands)
 
+    def _die(self) -> None:
+        self._connections.counts["watch_connections_dead"] += not self._closed
+        self._way.dead = True
+
     # ---------------------------------------------------------------- the node's end
+
+    @property
+    def known(self) -> bool:
+        """Whether the node has reason to believe that somebody is there."""
+        return self.connected and not self._told
 
     def answer(self, body: bytes) -> ClientGone | ClientSlow | None:
         """The node sends; what it hears of that."""
         if self._gone:
+            self._told = True
             self._connections.counts["watchers_told_gone"] += 1
             return ClientGone(self.envelope[0])
         if len(self._to_client.waiting) + len(self.inbox) >= self._connections.queue_messages:
@@ -184,7 +203,7 @@ class Connection:
         self._connections.schedule.after(self._connections.hearing(), self._hear_end)
 
     def _hear_end(self) -> None:
-        if self._closed:
+        if self._closed or self._way.dead:
             return
         if self._way.cut or self._to_client.waiting:
             self._connections.schedule.after(REPEAT_US, self._hear_end)
@@ -219,6 +238,7 @@ class Connections:
         self.schedule = schedule
         self.patience_us = source.choice((500, 3_000, 20_000)) * MS
         self.queue_messages = queue_messages
+        self._dead_chance = source.choice((0.0, 0.0, 0.1))
         self.counts: Counter[str] = Counter()
         self._random = source
         self._nodes = nodes
@@ -233,6 +253,16 @@ class Connections:
     def hearing(self) -> int:
         """How long it takes to hear of an end, in microseconds."""
         return self._random.randrange(100, self._random.choice((1 * MS, HEAR_MAX_US)))
+
+    def life(self) -> int | None:
+        """After how long a new connection dies, in microseconds; None: never by itself."""
+        if self._random.random() >= self._dead_chance:
+            return None
+        return self._random.randrange(5 * SECOND)
+
+    def known(self, node_id: int) -> int:
+        """How many connections the node has reason to believe in."""
+        return sum(each.node_id == node_id and each.known for each in self._by_identity.values())
 
     def open(self, machine: int, endpoint: str, wake: Callable[[], None]) -> Connection:
         """Begin to connect; `connected` says when it is done."""

@@ -78,6 +78,11 @@ class SeenKvServer(KvServer):
         """The replicated state."""
         return self._machine
 
+    @property
+    def watches(self) -> int:
+        """How many it feeds."""
+        return self._streams.watches
+
 
 class Node:
     """One node of the world. `boot` starts it; `crash` ends it."""
@@ -116,6 +121,12 @@ class Node:
         """The state machine of this boot."""
         assert self._kv is not None
         return self._kv.machine
+
+    @property
+    def watches(self) -> int:
+        """How many watches are fed here."""
+        assert self._kv is not None
+        return self._kv.watches
 
     def _wall_clock_ms(self) -> int:
         return 1_700_000_000_000 + self._around.schedule.now // MS + self.wall_offset_ms

@@ -97,6 +97,7 @@ def _report(world: World) -> Report:
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
+    effects["leases_seen_cleared"] = world.checks.ttl.seen_cleared
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -109,6 +110,9 @@ def _report(world: World) -> Report:
     effects["swapped"] = sum(
         o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
     )
+    done = [operation for operation in operations if operation.outcome == OK]
+    effects["prefixes_deleted"] = sum(o.kind == "delete_prefix" and o.result[0] > 1 for o in done)
+    effects["pages_after_the_first"] = sum(o.kind == "range" and o.args[2] is not None for o in done)
     return Report(
         world.options.seed,
         world.settings.nodes,
@@ -138,7 +142,9 @@ NEEDED = (
     "slow_disk", "hang_disk", "fail_disk", "unsynced_kept", "unsynced_lost", "wall_clock", "wrong_clocks", "cut_client",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "clog", "clogged", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
-    "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused",
+    "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
+    "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
+    "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
 

@@ -1,8 +1,9 @@
 """What clients ask for: writes and reads of every kind over few keys, so that they meet.
 
 - Every value is written once, so a value names the operation that wrote it. (A renewal repeats the value of its key.)
-- `/k/…` are registers: put, compare_and_swap, delete, and reads of every level. `/ttl/…` have an owner each, who alone
-  writes and reads them, with one TTL. `ids` is a counter.
+- `/k/…` are registers: put, compare_and_swap (also of what is absent), delete, delete_prefix, reads of every level. `/ttl/…`
+  have an owner each, who alone writes and reads them, with one TTL; now and then it clears that and deletes the key at
+  last. `ids` is a counter. Listings of all of these come in pages.
 - Half of the leases are renewed at the last moment and looked at right after: expiry and renewal shall meet.
 - A client does one operation after the other, with pauses; several of them run beside each other.
 """
@@ -24,7 +25,7 @@ TTL_MAX_MS = 3_000
 
 _OPERATIONS = (
     ("put", 22), ("get", 12), ("get linearizable", 18), ("get stale", 5), ("swap", 15), ("delete", 5),
-    ("allocate", 8), ("ttl", 15),
+    ("allocate", 8), ("ttl", 18), ("create", 4), ("delete prefix", 3), ("list", 5),
 )  # fmt: skip
 
 
@@ -43,6 +44,8 @@ class Workload:
         self._bare: BareClient | None = None
         self._seen: dict[tuple[int, str], Any] = {}
         self._leased: dict[int, tuple[str, bytes, int]] = {}
+        self._cleared: dict[int, tuple[str, bytes, int]] = {}
+        """As `_leased`, of keys whose TTL was cleared."""
         self._plans: dict[int, int] = {}
         self._to_look_at: set[int] = set()
         """Clients that have just renewed their lease."""
@@ -82,6 +85,8 @@ class Workload:
         if client.number in self._to_look_at:
             self._to_look_at.remove(client.number)
             self._plan(client, self._random.randrange(100, 5 * MS), self._look)
+        elif operation.kind == "range" and operation.outcome == OK and operation.result[1] is not None:
+            self._plan(client, self._pause() // 4, self._list_on)
         else:
             self._plan(client, self._pause(), self._next)
 
@@ -112,6 +117,7 @@ class Workload:
             elif record is None:
                 # Gone: the next one gets another name.
                 self._leased.pop(operation.client, None)
+                self._cleared.pop(operation.client, None)
 
     # ---------------------------------------------------------------- the next operation
 
@@ -126,6 +132,12 @@ class Workload:
             client.begin("delete", (key,), None, timeout_ms)
         elif name == "allocate":
             client.begin("allocate_id", (COUNTER, self._random.randrange(1, 4)), None, timeout_ms)
+        elif name == "delete prefix":
+            client.begin("delete_prefix", (self._random.choice((key, "/k/")),), None, timeout_ms)
+        elif name == "create":
+            client.begin("compare_and_swap", (key, None, self.value(client)), None, timeout_ms)
+        elif name == "list":
+            self._list(client, timeout_ms)
         elif name == "swap":
             self._swap(client, key, timeout_ms)
         elif name == "ttl":
@@ -153,6 +165,15 @@ class Workload:
         expected = record[3] if record is not None and self._random.random() < 0.4 else known
         client.begin("compare_and_swap", (key, expected, new), None, timeout_ms, (key, known, new))
 
+    def _list(self, client: Client, timeout_ms: int) -> None:
+        choice = self._random.choice
+        prefix = choice(("/k/", "/k/", "/ttl/", "/counters/", ""))
+        level = choice((None, LINEARIZABLE, LINEARIZABLE, STALE))
+        client.list_prefix(prefix, choice((None, 1, 2)), level, timeout_ms, reverse=choice((False, True)))
+
+    def _list_on(self, client: Client) -> None:
+        client.list_on(5_000)
+
     def _renew(self, client: Client, leased: tuple[str, bytes, int]) -> None:
         if self._running and not client.busy and self._leased.get(client.number) == leased:
             self._to_look_at.add(client.number)
@@ -166,12 +187,33 @@ class Workload:
 
     def _ttl(self, client: Client, timeout_ms: int) -> None:
         leased = self._leased.get(client.number)
+        if client.number in self._cleared:
+            self._without_ttl(client, timeout_ms)
+            return
         if leased is None:
             value = self.value(client)
             leased = (f"/ttl/{client.number}/{self._written}", value, self._random.randrange(200, TTL_MAX_MS))
             self._leased[client.number] = leased
-        elif self._random.random() < 0.6:
+        elif self._random.random() < 0.5:
             level = LINEARIZABLE if self._random.random() < 0.5 else None
             client.begin("get", (leased[0],), level, timeout_ms)
             return
+        elif self._random.random() < 0.4:
+            self._cleared[client.number] = self._leased.pop(client.number)
+            client.begin("put", (leased[0], self.value(client)), None, timeout_ms)
+            return
         client.begin("put_with_ttl", leased, None, timeout_ms)
+
+    def _without_ttl(self, client: Client, timeout_ms: int) -> None:
+        """Look at the key, grant it its TTL again, or be done with it."""
+        key, _, ttl_ms = self._cleared[client.number]
+        chance = self._random.random()
+        if chance < 0.6:
+            client.begin("get", (key,), None if chance < 0.3 else LINEARIZABLE, timeout_ms)
+            return
+        del self._cleared[client.number]
+        if chance < 0.8:
+            client.begin("delete", (key,), None, timeout_ms)
+        else:
+            leased = self._leased[client.number] = (key, self.value(client), ttl_ms)
+            client.begin("put_with_ttl", leased, None, timeout_ms)

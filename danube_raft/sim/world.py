@@ -22,10 +22,11 @@ from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.deletes import check_lives
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.once import check_once
+from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.unique_ids import check_unique_ids
-from danube_raft.sim.checks.watches import check_progress, check_watches
+from danube_raft.sim.checks.watches import check_fed, check_progress, check_watches
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connections
 from danube_raft.sim.history import OK, Operation, WatchLog
@@ -134,6 +135,8 @@ class World:
         self.schedule.run_until(round(self.options.seconds * SECOND))
         self._heal()
         self._demand_progress()
+        for node in self.nodes.values():
+            check_fed(node.node_id, node.watches, self.connections.known(node.node_id))
         self._check_history()
 
     def _heal(self) -> None:
@@ -205,6 +208,7 @@ class World:
         check_once(operations, archive.events)
         check_lives(archive.events)
         check_unique_ids(operations)
+        check_prefixes(operations, archive)
         check_registers(operations)
         check_watches(self.watches, archive)
 

@@ -7,7 +7,8 @@ only, so each event names its cause.
 - A rejected write is not there. One of unknown outcome is there once or not at all.
 - Nothing is there that nobody wrote. A renewal repeats the value of its key, which is written anew if it has expired
   meanwhile: so it may be there once for each grant or renewal that was neither rejected nor a mere renewal.
-- A register is deleted as often as clients deleted it, at most once more for each delete of unknown outcome.
+- A register is deleted as often as clients deleted it, at most once more for each delete of unknown outcome. A
+  delete_prefix is a delete of each key that its revision removed; see prefixes.py for whether these are the right ones.
 """
 
 from __future__ import annotations
@@ -65,7 +66,11 @@ def _check(operation: Operation, revisions: list[int]) -> None:
 
 def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) -> None:
     """Only of registers: keys with a TTL end by themselves."""
-    deleted = Counter(event[KEY] for event in events if event[VALUE] is None and event[KEY].startswith("/k"))
+    gone = [event for event in events if event[VALUE] is None and event[KEY].startswith("/k")]
+    deleted = Counter(event[KEY] for event in gone)
+    gone_at: dict[int, list[str]] = {}
+    for event in gone:
+        gone_at.setdefault(event[MOD_REVISION], []).append(event[KEY])
     least: Counter[str] = Counter()
     most: Counter[str] = Counter()
     for operation in operations:
@@ -73,8 +78,14 @@ def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) ->
             did = operation.outcome == OK and operation.result[0] == 1
             least[operation.key] += did
             most[operation.key] += did or operation.outcome in (UNCERTAIN, PENDING)
+        elif operation.kind == "delete_prefix" and operation.outcome == OK:
+            if operation.result[0]:
+                least.update(gone_at.get(operation.revision, ()))
+                most.update(gone_at.get(operation.revision, ()))
+        elif operation.kind == "delete_prefix" and operation.outcome != REJECTED:
+            most.update(key for key in deleted if key.startswith(operation.key))
     for key in deleted.keys() | most.keys():
-        if not least[key] <= deleted[key] <= most[key]:
+        if key.startswith("/k") and not least[key] <= deleted[key] <= most[key]:
             raise Violation(f"{key} was deleted {deleted[key]} times for {least[key]} to {most[key]} deletes")
 
 

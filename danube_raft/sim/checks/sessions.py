@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from danube_raft.sim.checks.facts import Ended, Fact, Violation
 from danube_raft.sim.checks.view import View
-from danube_raft.sim.history import OK
+from danube_raft.sim.history import OK, Operation
 from danube_raft.wire.client import LINEARIZABLE, SESSION
 
 
@@ -24,8 +24,14 @@ class SessionReads:
         """The revision of the answer is not below what was seen before."""
         assert isinstance(fact, Ended)
         read = fact.operation
-        if read.kind != "get" or read.outcome != OK or read.level not in (None, SESSION, LINEARIZABLE):
+        if read.outcome != OK or read.level not in (None, SESSION, LINEARIZABLE) or not _chooses(read):
             return
         self.reads += 1
-        if read.revision < read.seen_before:
+        shown = read.result[2] if read.kind == "range" else read.revision
+        if shown < read.seen_before:
             raise Violation(f"a client that has seen revision {read.seen_before} is taken back: {read}")
+
+
+def _chooses(read: Operation) -> bool:
+    """Whether the revision that it shows was chosen for it; a later page shows that of the first."""
+    return read.kind == "get" or (read.kind == "range" and read.args[2] is None)

@@ -3,14 +3,19 @@ after the client sent the last acknowledged grant or renewal, whatever leaders a
 
 A client reads only its own such keys, one operation after the other, so the order is its own. A write of unknown outcome
 with a shorter TTL may have moved the deadline back; then nothing is claimed until the next that is acknowledged.
+
+An ordinary put clears the TTL, and the key stays until it is deleted (SEMANTICS, put; PITFALLS 43), unless a grant of
+unknown outcome may still come after it. A key that was deleted on purpose is not used again.
 """
 
 from __future__ import annotations
 
 from danube_raft.sim.checks.facts import Ended, Fact, Violation
 from danube_raft.sim.checks.view import View
-from danube_raft.sim.history import OK, REJECTED
+from danube_raft.sim.history import OK, REJECTED, Operation
 from danube_raft.sim.schedule import MS
+
+FOREVER = 1 << 62
 
 
 class TtlNeverEarly:
@@ -25,8 +30,11 @@ class TtlNeverEarly:
         self._share = 1 - drift_ppm / 1_000_000
         self._until: dict[str, int] = {}
         self._ttl_ms: dict[str, int] = {}
+        self._loose: set[str] = set()
+        """Keys with a grant of unknown outcome."""
         self.seen_alive = 0
         self.seen_gone = 0
+        self.seen_cleared = 0
 
     def take(self, fact: Fact) -> None:
         """A key that is not found must have been due."""
@@ -34,16 +42,29 @@ class TtlNeverEarly:
         operation = fact.operation
         if not operation.key.startswith("/ttl/") or operation.outcome == REJECTED:
             return
-        if operation.outcome != OK:
-            if operation.kind != "get" and operation.args[2] < self._ttl_ms.get(operation.key, 0):
-                self._until.pop(operation.key, None)
+        if operation.kind == "delete":
+            self._until.pop(operation.key, None)
+        elif operation.outcome != OK:
+            if operation.kind == "put_with_ttl":
+                self._loose.add(operation.key)
+                if operation.args[2] < self._ttl_ms.get(operation.key, 0):
+                    self._until.pop(operation.key, None)
         elif operation.kind == "put_with_ttl":
             self._until[operation.key] = operation.invoked + round(operation.args[2] * MS * self._share)
             self._ttl_ms[operation.key] = operation.args[2]
+        elif operation.kind == "put":
+            if operation.key not in self._loose:
+                self._until[operation.key] = FOREVER
         elif operation.kind == "get":
-            gone = operation.result[0] is None
-            self.seen_gone += gone
-            self.seen_alive += not gone
-            until = self._until.get(operation.key, 0)
-            if gone and operation.returned < until:
-                raise Violation(f"gone {(until - operation.returned) / MS} ms before its time: {operation}")
+            self._see(operation)
+
+    def _see(self, read: Operation) -> None:
+        gone = read.result[0] is None
+        until = self._until.get(read.key, 0)
+        self.seen_gone += gone
+        self.seen_alive += not gone
+        self.seen_cleared += until == FOREVER
+        if gone and until == FOREVER:
+            raise Violation(f"gone, though its TTL was cleared: {read}")
+        if gone and read.returned < until:
+            raise Violation(f"gone {(until - read.returned) / MS} ms before its time: {read}")

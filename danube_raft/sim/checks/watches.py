@@ -6,6 +6,7 @@ atomic, gap-free, resumable from any kept revision on any node; progress in step
 - At the end, against the committed log: what was handed out is exactly what the log makes, filtered and dressed as the
   watch asked, from its start to the revision that it says it has reached. So nothing is missing, nothing is made up, no
   revision came in parts, previous records are right, and no mark was ahead of an event.
+- A node feeds no watch of a connection that it was told is gone.
 - A watch ends with an error only for what is really compacted: a revision that the log has compacted the store to,
   and not below what the watch still had to get. (`history_max_events` and `history_max_bytes` say when a leader proposes it.)
 """
@@ -144,3 +145,9 @@ def _check_compacted(watch: WatchLog, archive: Archive) -> None:
 def check_progress(watches: Sequence[WatchLog], revision: int) -> bool:
     """Whether all that are open have reached `revision`."""
     return all(watch.revision >= revision for watch in watches if watch.open)
+
+
+def check_fed(node: int, watches: int, connections: int) -> None:
+    """`connections` are those of this node that it has not been told to be gone, with one watch each at most."""
+    if watches > connections:
+        raise Violation(f"node {node} feeds {watches} watches over {connections} connections")
