@@ -72,6 +72,8 @@ def test_compare_and_swap_takes_a_value_a_revision_or_absence(store: Driver) -> 
     assert store.machine.revision == 2
     assert store.do("compare_and_swap", "/a", b"1", b"2") == (True, 3, 2, None)
     assert store.do("compare_and_swap", "/a", 3, b"3") == (True, 4, 3, None)
+    current = store.read("get", "/a")[0]
+    assert store.do("compare_and_swap", "/a", 3, b"4") == (False, 4, 3, current), "what is there is newer"
     assert store.do("compare_and_swap", "/none", b"", b"1") == (False, 0, 0, None)
     assert store.do("compare_and_swap", "/none", 4, b"1") == (False, 0, 0, None)
 

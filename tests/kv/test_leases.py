@@ -128,6 +128,15 @@ def test_the_entry_of_a_slow_leader_expires_nothing_early(store: Driver) -> None
     assert store.value("/t") == b"1"
 
 
+def test_a_new_leader_gives_no_lease_its_time_back(store: Driver) -> None:
+    """Pitfall 43: a term opens with a no-op, and with elections often enough nothing would ever expire."""
+    store.do("put_with_ttl", "/t", b"1", 100)
+    store.tick(60)
+    store.now += 40
+    assert _due(store) == ((1, 0),)
+    assert store.expire() == 1
+
+
 def test_each_expired_lease_takes_a_revision(store: Driver) -> None:
     for n in range(3):
         store.do("put_with_ttl", f"/t{n}", b"1", 100)

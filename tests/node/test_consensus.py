@@ -253,6 +253,18 @@ def test_how_fresh_this_node_is() -> None:
     assert answer(4) == (-1, 0), "what is at 9 is not here"
 
 
+def test_a_leader_is_as_fresh_as_the_last_answer_of_a_quorum() -> None:
+    """One that is cut off does not know that it is: it must not vouch for the present."""
+    node = Alone()
+    node.lead()
+    node.hear(3, peer.AppendReply(True, 2, 0, 0, True))
+    heard_at = node.now
+    node.now += 70
+    node.receive(KV, local.AskFresh(1))
+    node.turn()
+    assert node.take(KV, local.FreshAnswer) == [local.FreshAnswer(1, heard_at, 2)]
+
+
 # ---------------------------------------------------------------- peers
 
 

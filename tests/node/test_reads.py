@@ -53,10 +53,12 @@ def test_a_session_read_is_answered_at_once_when_its_revision_is_here() -> None:
 def test_a_session_read_waits_for_what_its_client_has_seen() -> None:
     seen = Seen()
     seen.ask(1, min_revision=(CLUSTER, 12))
+    seen.ask(2, min_revision=(CLUSTER, 11))
+    assert seen.answered == [], "neither is here, not even the next revision"
     seen.reads.advance(HERE._replace(revision=11), 0)
-    assert seen.answered == []
+    assert seen.answered == [2]
     seen.reads.advance(HERE._replace(revision=12), 0)
-    assert seen.answered == [1]
+    assert seen.answered == [2, 1]
     assert seen.reads.waiting == 0
 
 

@@ -232,6 +232,17 @@ def test_cluster_clock_never_goes_back() -> None:
     assert clock.read(9_000) == 1_641
 
 
+def test_the_wall_clock_rides_along_and_moves_nothing() -> None:
+    """Pitfall 43: leases would end whenever somebody sets the clock of a leader."""
+    core = leader()
+    core.propose((1, 1, 1), b"v", 1_700_000_000_000, 40)
+    write = core.take_output().write
+    assert write is not None
+    (entry,) = write.entries
+    assert (entry.stamp_ms, entry.wall_ms) == (40, 1_700_000_000_000)
+    assert core.cluster_time(40) == 40
+
+
 def test_same_seed_same_cluster() -> None:
     """Nothing in the core depends on anything but its inputs."""
     from .chaos import Chaos
