@@ -213,6 +213,7 @@ def test_a_put_clears_the_ttl_for_good() -> None:
         [granted(), cleared(), done("delete", "/ttl/1", result=(1, None))],
         [granted(), cleared(), done("delete", "/ttl/1", outcome=UNCERTAIN)],
         [granted(), cleared(), granted(at=(5_000, 6_000))],
+        [granted(), cleared(), granted(at=(5_000, 6_000), outcome=UNCERTAIN)],
     ],
 )
 def test_it_may_end_if_it_was_granted_again_or_deleted_or_never_cleared(before: list[Operation]) -> None:

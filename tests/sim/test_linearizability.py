@@ -36,7 +36,7 @@ def swap(invoked: int, returned: int, expected: str | None, new: str, found: Any
     return Event(invoked, returned, CAS, (expected, new), found)
 
 
-def delete(invoked: int, returned: int, found: bool) -> Event:
+def delete(invoked: int, returned: int, found: bool | None) -> Event:
     return Event(invoked, returned, DELETE, None, found)
 
 
@@ -57,6 +57,7 @@ LEGAL = {
     "an unknown delete between two reads": [put(1, 2, "a"), unknown(delete(3, 4, True)), get(5, 6, "a"), get(7, 8, None)],
     "an unknown swap that found something else": [put(1, 2, "a"), unknown(swap(3, 4, "b", "c")), get(5, 6, "a")],
     "a delete that found the unknown write": [unknown(put(1, 2, "a")), delete(3, 4, True)],
+    "deletes that do not say what they found": [delete(1, 2, None), put(3, 4, "a"), delete(5, 6, None), get(7, 8, None)],
     "operations that touch are concurrent": [put(1, 5, "a"), get(5, 6, None)],
 }  # fmt: skip
 
@@ -72,6 +73,7 @@ ILLEGAL = {
     "a swap refused though its value was there": [put(1, 2, "a"), swap(3, 4, "a", "b", "a")],
     "a delete that missed": [put(1, 2, "a"), delete(3, 4, False)],
     "a delete that found nothing there": [delete(1, 2, True)],
+    "a delete that does not say, and did nothing": [put(1, 2, "a"), delete(3, 4, None), get(5, 6, "a")],
     "an unknown write that happened twice": [unknown(put(1, 2, "a")), get(3, 4, "a"), delete(5, 6, True), get(7, 8, "a")],
     "an unknown write before it was invoked": [get(1, 2, "a"), unknown(put(3, 4, "a"))],
     "a refused swap that took effect": [put(1, 2, "a"), swap(3, 4, "x", "b", "a"), get(5, 6, "b")],
@@ -106,7 +108,7 @@ def _made_up(source: random.Random, size: int) -> list[Event]:
                 swap(
                     invoked, returned, value, "b" if number % 2 else "a", source.choice([SWAPPED, value, "c"])
                 ),
-                delete(invoked, returned, source.random() < 0.5),
+                delete(invoked, returned, source.choice([True, False, None])),
             ]
         )
         events.append(unknown(event) if source.random() < 0.2 and event.kind != GET else event)
@@ -137,7 +139,7 @@ def _explains(order: tuple[Event, ...]) -> bool:
             if result != value:
                 return False
         elif kind == DELETE:
-            if known and result != (value is not None):
+            if known and result is not None and result != (value is not None):
                 return False
             value = None
         elif value == argument[0]:

@@ -289,3 +289,13 @@ def test_seeds_choose_clusters_of_every_size_and_both_kinds_of_windows() -> None
         False,
     }
     assert choose(Options(4, nodes=5)).nodes == 5
+
+
+def test_seeds_choose_any_number_of_watchers_and_in_some_worlds_limits_that_watches_meet() -> None:
+    chosen = [choose(Options(seed)) for seed in range(100)]
+    usual = Config()
+    assert {settings.watchers for settings in chosen} == {0, 1, 2, 3, 4}
+    for name in ("history_max_events", "watch_frame_max_bytes", "client_queue_max_messages"):
+        values = {getattr(settings.config, name) for settings in chosen}
+        assert getattr(usual, name) in values
+        assert min(values) < getattr(usual, name) / 20

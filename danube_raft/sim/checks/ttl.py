@@ -47,7 +47,8 @@ class TtlNeverEarly:
         elif operation.outcome != OK:
             if operation.kind == "put_with_ttl":
                 self._loose.add(operation.key)
-                if operation.args[2] < self._ttl_ms.get(operation.key, 0):
+                cleared = self._until.get(operation.key) == FOREVER
+                if cleared or operation.args[2] < self._ttl_ms.get(operation.key, 0):
                     self._until.pop(operation.key, None)
         elif operation.kind == "put_with_ttl":
             self._until[operation.key] = operation.invoked + round(operation.args[2] * MS * self._share)
