@@ -282,6 +282,8 @@ class MetadataStore:
             page = self._ask(following, consistency)
             yield page
             following = page.following
+            # The revision of the first page is one that this client has seen: a node that is behind waits for it.
+            consistency = SESSION
 
     def _listed(self, what: Range, consistency: Consistency) -> list[Record]:
         ask = operation.records(self._codec, what, what.limit)

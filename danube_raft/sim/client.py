@@ -97,7 +97,8 @@ class Client:
         self.begin("range", (prefix, limit, None, None, False, False, reverse), level, timeout_ms)
 
     def list_on(self, timeout_ms: int) -> bool:
-        """Ask for the page after the one that ended last, at its revision; False: there is none."""
+        """Ask for the page after the one that ended last, at its revision; False: there is none. As the store does: a node
+        that is behind waits, whatever the level of the first page, and now and then it is another node."""
         page = self.operations[-1]
         prefix, limit, *_, reverse = page.args
         _, token, revision = page.result[:3]

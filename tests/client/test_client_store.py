@@ -79,6 +79,20 @@ def test_listings_are_paged_at_the_revision_of_their_first_page(node: FakeNode, 
     assert [r.key for r in store.range("/t/2", "/t/4")] == ["/t/2", "/t/3"]
 
 
+def test_the_pages_after_the_first_are_waited_for_by_a_node_that_is_behind(
+    node: FakeNode, store: MetadataStore
+) -> None:
+    """With `stale` a listing that went on at another node ended with FutureRevision, about a revision that nobody had asked
+    for."""
+    for number in range(5):
+        store.put(f"/t/{number}", number)
+    assert len(store.get_prefix("/t/", consistency="stale")) == 5
+    first, second = node.of("range")
+    assert first[wire.CONSISTENCY] == "stale"
+    assert second[wire.CONSISTENCY] in (None, "session")
+    assert second[wire.MIN_REVISION] == (node.cluster_id, 6)
+
+
 def test_compare_and_swap_takes_a_value_a_revision_or_absent(store: MetadataStore) -> None:
     first = store.compare_and_swap("/a", ABSENT, 1)
     assert first
