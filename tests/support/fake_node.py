@@ -197,7 +197,7 @@ class FakeNode:
                         if (job := self._jobs.get()) is None:
                             return
                         job[1].put(job[0]())
-                    elif source is self._socket:
+                    elif source is self._socket and not source.closed:  # a job may just have closed it
                         connection, _, body = self._socket.recv_multipart()
                         self._body(connection, body)
         except BaseException as failure:  # noqa: BLE001 -- raised at the end of the test
