@@ -61,8 +61,12 @@ class Stream:
         self.checks.tell(Sent(peer.Header(77, sender, receiver, term, 1), message))
 
     def elect(self, node: int, term: int, *entries: Entry) -> None:
-        """The node votes for itself, leads, and writes these."""
+        """The node and one more vote for it, it leads, and writes these."""
         self.write(node, state=HardState(term, node))
+        replicas = self.checks.view.replicas
+        free = [each for each in (1, 2, 3) if replicas[each].hard_state.term < term]
+        for voter in free[:1]:
+            self.write(voter, state=HardState(term, node))
         self.write(node, *entries)
         self.role(node, "leader", term, node)
 
@@ -100,6 +104,13 @@ def test_two_leaders_of_one_term() -> None:
         good().send(3, 2, 1, peer.Heartbeat(1, 0, 0))
 
 
+def test_a_leader_that_a_majority_has_not_voted_for() -> None:
+    stream = good()
+    stream.write(3, state=HardState(2, 3))
+    with pytest.raises(Violation, match="node 3 leads term 2 with the votes of 1 of 3 disks"):
+        stream.role(3, "leader", 2, 3)
+
+
 def test_one_place_in_the_log_with_two_contents() -> None:
     with pytest.raises(Violation, match="log matching"):
         good().write(3, entry(2, 1, b"other"))
@@ -125,6 +136,7 @@ def test_a_leader_that_lacks_what_is_committed() -> None:
 
 def test_a_late_leader_of_an_old_term_may_lack_it() -> None:
     stream = good()
+    stream.write(1, state=HardState(2, 3))
     stream.elect(2, 4, entry(3, 4))
     stream.elect(3, 2, entry(2, 2))
 
