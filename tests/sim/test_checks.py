@@ -45,6 +45,13 @@ def test_two_leaders_of_one_term() -> None:
         good().send(3, 2, 1, peer.Heartbeat(1, 0, 0))
 
 
+def test_a_leader_that_a_majority_has_not_voted_for() -> None:
+    stream = good()
+    stream.write(3, state=HardState(2, 3))
+    with pytest.raises(Violation, match="node 3 leads term 2 with the votes of 1 of 3 disks"):
+        stream.role(3, "leader", 2, 3)
+
+
 def test_one_place_in_the_log_with_two_contents() -> None:
     with pytest.raises(Violation, match="log matching"):
         good().write(3, entry(2, 1, b"other"))
@@ -70,6 +77,7 @@ def test_a_leader_that_lacks_what_is_committed() -> None:
 
 def test_a_late_leader_of_an_old_term_may_lack_it() -> None:
     stream = good()
+    stream.write(1, state=HardState(2, 3))
     stream.elect(2, 4, entry(3, 4))
     stream.elect(3, 2, entry(2, 2))
 

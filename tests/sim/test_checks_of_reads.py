@@ -8,11 +8,11 @@ import pytest
 
 from danube_raft.sim.checks.all import Checks
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
-from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Received, Told, Violation
+from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Received, Synced, Told, Violation
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
 from danube_raft.sim.schedule import MS
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import KIND_BATCH, NO_ORIGIN, Entry
+from danube_raft.wire.entry import KIND_BATCH, NO_ORIGIN, Entry, HardState
 
 REVISIONS = [1, 1, 2, 3, 4]
 """By index: a no-op, then a write each."""
@@ -41,6 +41,9 @@ class Facts:
         self.role(2, "follower", 1)
 
     def role(self, node: int, role: str, term: int) -> None:
+        if role == "leader":
+            for voter in self.checks.view.voters:
+                self.checks.tell(Synced(voter, local.Write(1, 0, (), HardState(term, node))))
         self.checks.tell(Told(node, local.Role(role, term, 1, 0, 0, 0)))
 
     def receive(

@@ -47,8 +47,12 @@ class Stream:
         self.checks.tell(Sent(peer.Header(77, sender, receiver, term, 1), message))
 
     def elect(self, node: int, term: int, *entries: Entry) -> None:
-        """The node votes for itself, leads, and writes these."""
+        """The node and one more vote for it, it leads, and writes these."""
         self.write(node, state=HardState(term, node))
+        replicas = self.checks.view.replicas
+        free = [each for each in (1, 2, 3) if replicas[each].hard_state.term < term]
+        for voter in free[:1]:
+            self.write(voter, state=HardState(term, node))
         self.write(node, *entries)
         self.role(node, "leader", term, node)
 

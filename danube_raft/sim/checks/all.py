@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from danube_raft.sim.checks.bounded import BoundedReads
+from danube_raft.sim.checks.elected import Elected
 from danube_raft.sim.checks.election_safety import ElectionSafety
 from danube_raft.sim.checks.expected_errors import ExpectedErrors
 from danube_raft.sim.checks.facts import Fact
@@ -49,6 +50,7 @@ class Checks:
         self.watches = WatchOrder(self.view)
         checks: tuple[Check, ...] = (
             ElectionSafety(self.view),
+            Elected(self.view),
             LogMatching(self.view),
             self.completeness,
             StateMachineSafety(self.view),
