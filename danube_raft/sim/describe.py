@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from danube_raft.wire import codec
 from danube_raft.wire.entry import Entry
 
 BYTES_SHOWN = 24
-ITEMS_SHOWN = 6
+ITEMS_SHOWN = 14
 
 
 def describe_event(time: int, what: tuple[Any, ...], seen: Any) -> str:
@@ -64,6 +65,18 @@ def _client(_rest: list[Any], seen: Any) -> str:
     return f"ended: {seen}"
 
 
+def _request(rest: list[Any], seen: Any) -> str:
+    return f"{rest[1]} -> node {rest[0]}  {_body(seen)}"
+
+
+def _answer(rest: list[Any], seen: Any) -> str:
+    return f"node {rest[0]} -> {rest[1]}  {_body(seen)}"
+
+
+def _body(body: bytes) -> str:
+    return "  ".join(describe(message) for message in codec.unpack_stream(body))
+
+
 def _node(text: str) -> Callable[[list[Any], Any], str]:
     return lambda rest, _seen: text.format(*rest)
 
@@ -74,9 +87,12 @@ _LINES: dict[str, Callable[[list[Any], Any], str]] = {
     "role": _role,
     "kill": _kill,
     "client": _client,
+    "request": _request,
+    "answer": _answer,
     "boot": _node("node {0} starts, boot {1}"),
     "crash": _node("node {0} crashes"),
     "open": _node("node {0} serves clients"),
     "fault": _node("FAULT {0} {1}"),
     "heal": _node("all faults end"),
+    "state": _node("the state of all replicas is {0}"),
 }

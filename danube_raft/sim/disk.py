@@ -2,9 +2,9 @@
 
 The log-writer's `write` returns when the data is durable. Here it returns at once, with the change visible and not yet
 safe; whoever drives the log-writer keeps back what it says until `finish` has made it durable, `sync_us` later. So a
-crash in between finds writes that nobody was told of, and keeps as many of them as it likes. One write is there as a whole
-or not at all: a record that is torn on the disk is dropped when the log is opened, by its checksum (tests/storage does that
-to real files).
+crash in between finds writes that nobody was told of, and keeps as many of them as it likes, torn anywhere between two.
+(The real log makes one record of what is synced together, so there it is all or nothing.) One write is there as a whole or
+not at all: a record that is torn itself is dropped when the log is opened, by its checksum; tests/storage tears real files.
 
 `synced` hears of every write at the moment when it is safe, also of those that survived a crash.
 """
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from danube_raft.errors import DiskFailed
 from danube_raft.sim.schedule import MS, SECOND
-from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
+from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER, MemoryLog
 from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry
@@ -30,7 +30,7 @@ class Disk:
         self._log = MemoryLog()
         self._random = source
         self._synced = synced
-        self._groups: list[tuple[local.Write, ...]] = []
+        self._unsynced: list[local.Write] = []
         self._usual_us = source.choice((100, 300, 1_000, 5 * MS))
         self.slow_us = 0
         """Time that every sync takes in addition, while the disk is slow."""
@@ -57,18 +57,19 @@ class Disk:
     def finish(self) -> None:
         """The sync is over: all that was written is safe."""
         self._log.sync()
-        self._survived(len(self._groups))
+        self._survived(len(self._unsynced))
 
     def crash(self) -> None:
         """The node is gone, and with it some of what was not synced: a power failure, or merely killed processes."""
         unsynced = self._log.unsynced
-        assert unsynced == len(self._groups), "only writes are left unsynced"
+        assert unsynced == len(self._unsynced), "only writes are left unsynced"
         surviving = unsynced if self._random.random() < 0.3 else self._random.randint(0, unsynced)
         self._log.crash(surviving)
         self.counts["unsynced_kept"] += surviving > 0
         self.counts["unsynced_lost"] += surviving < unsynced
+        self.counts["unsynced_torn"] += 0 < surviving < unsynced
         self._survived(surviving)
-        self._groups.clear()
+        self._unsynced.clear()
         self.busy_until = 0
 
     def fail_next_write(self) -> None:
@@ -84,6 +85,9 @@ class Disk:
         """Quick and sound from now on. A sync that hangs goes on hanging: nobody knows how to end it."""
         self.slow_us = 0
         self.hangs_until = 0
+        if self._told_to_fail:
+            self._told_to_fail = False
+            self._log.fail_next_write(NEVER)
 
     def slow_down(self) -> None:
         """Syncs take longer from now on."""
@@ -93,11 +97,10 @@ class Disk:
         """Syncs that begin from now on do not end for some seconds."""
         self.hangs_until = now + self._random.randrange(SECOND, 8 * SECOND)
 
-    def _survived(self, groups: int) -> None:
-        for group in self._groups[:groups]:
-            for write in group:
-                self._synced(write)
-        del self._groups[:groups]
+    def _survived(self, count: int) -> None:
+        for write in self._unsynced[:count]:
+            self._synced(write)
+        del self._unsynced[:count]
 
     # ---------------------------------------------------------------- LogStore
 
@@ -108,16 +111,17 @@ class Disk:
 
     def write(self, writes: Sequence[local.Write]) -> None:
         """See LogStore; safe only after `finish`."""
-        before = self._log.unsynced
-        try:
-            self._log.write_unsynced(writes)
-        except DiskFailed:
-            self._failed, self._told_to_fail = self._told_to_fail, False
-            raise
-        finally:
-            # A write that failed may have taken effect all the same.
-            if self._log.unsynced > before:
-                self._groups.append(tuple(writes))
+        for write in writes:
+            before = self._log.unsynced
+            try:
+                self._log.write_unsynced((write,))
+            except DiskFailed:
+                self._failed, self._told_to_fail = self._told_to_fail, False
+                raise
+            finally:
+                # A write that failed may have taken effect all the same.
+                if self._log.unsynced > before:
+                    self._unsynced.append(write)
 
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """See LogStore."""
@@ -127,12 +131,12 @@ class Disk:
         """See LogStore."""
         self._log.purge(index)
         self._log.sync()
-        self._survived(len(self._groups))
+        self._survived(len(self._unsynced))
 
     def install_point(self, index: int, term: int, chain: bytes) -> None:
         """See LogStore."""
         self._log.install_point(index, term, chain)
-        self._survived(len(self._groups))
+        self._survived(len(self._unsynced))
 
     def close(self) -> None:
         """See LogStore."""

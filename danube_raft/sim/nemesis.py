@@ -140,6 +140,8 @@ class Nemesis:
 
     def _freeze(self) -> str:
         """SIGSTOP for everybody, as a machine that sleeps."""
+        if not any(node.up for node in self._nodes):
+            return NOTHING
         lasts_us = self._while(6_000)
         for node in self._nodes:
             self._stop(node, _PROCESSES, lasts_us + self._random.randrange(200 * MS))
@@ -154,16 +156,22 @@ class Nemesis:
 
     def _slow_disk(self) -> str:
         node = self._victim()
+        if not node.up:
+            return NOTHING
         node.disk.slow_down()
         return f"node {node.node_id}, up to {node.disk.slow_us / MS:.0f} ms a sync"
 
     def _hang_disk(self) -> str:
         node = self._victim()
+        if not node.up:
+            return NOTHING
         node.disk.hang(self._schedule.now)
         return f"node {node.node_id} until {node.disk.hangs_until / SECOND:.3f} s"
 
     def _fail_disk(self) -> str:
         node = self._victim()
+        if not node.up:
+            return NOTHING
         node.disk.fail_next_write()
         return f"node {node.node_id}, at its next write"
 
@@ -188,7 +196,11 @@ class Nemesis:
 
     def _depose(self) -> str:
         """The leader is alone for as long as it takes to elect another, or a few; its clients still reach it."""
-        leader = max(self._nodes, key=lambda node: (node.up and node.role.role == "leader", node.role.term))
+        running = [node for node in self._nodes if node.up]
+        if not running:
+            return NOTHING
+        # Without a leader, whoever is in the newest term.
+        leader = max(running, key=lambda node: (node.role.role == "leader", node.role.term))
         self._network.isolate(leader.node_id, inward=True, outward=True, down=False)
         timeouts = self._random.uniform(0.5, self._random.choice((3.0, 10.0)))
         lasts_us = round(timeouts * self._election_ms * MS)

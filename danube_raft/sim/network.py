@@ -2,7 +2,7 @@
 
 A link delays every frame; it may also lose, double or overtake some. One that is *cut* swallows everything, and nobody
 is told. One that is *clogged* delivers nothing for a while, and then all of it at once. One that is *down* refuses, as a TCP connection does whose far end is gone, and so does one on which more than
-`QUEUE_FRAMES` are under way: the sender hears that at once. Frames are bytes: what cannot be packed is not sent.
+`QUEUE_FRAMES` of a lane are under way: the sender hears that at once. Frames are bytes: what cannot be packed is not sent.
 
 Each direction has two lanes, as in `node/links.py`: order is kept within a lane only. Latencies are drawn once per world, so some worlds are one rack and some span continents.
 """
@@ -40,7 +40,7 @@ class Link:
 
     def __init__(self) -> None:
         self.arrives_at = [0, 0]
-        self.under_way = 0
+        self.under_way = [0, 0]
         self.held: list[tuple[bytes, int]] = []
         """What waits for the link to be free again: frames with their lanes."""
         self.heal()
@@ -71,7 +71,7 @@ class Network:
     def send(self, sender: int, receiver: int, frame: bytes, lane: int = 0) -> bool:
         """Send a frame on a lane (0 or 1); False if the link does not take it."""
         link = self.links[sender, receiver]
-        if link.down or receiver in self.unreachable or link.under_way >= QUEUE_FRAMES:
+        if link.down or receiver in self.unreachable or link.under_way[lane] >= QUEUE_FRAMES:
             self.counts["refused"] += 1
             return False
         self.counts["sent"] += 1
@@ -80,7 +80,7 @@ class Network:
             return True
         if link.clogged:
             self.counts["clogged"] += 1
-            link.under_way += 1
+            link.under_way[lane] += 1
             link.held.append((frame, lane))
             return True
         self._fly(link, receiver, frame, lane)
@@ -99,11 +99,11 @@ class Network:
             arrives_at += self._random.randrange(50 * MS)
         else:
             arrives_at = link.arrives_at[lane] = max(arrives_at, link.arrives_at[lane])
-        link.under_way += 1
-        self._schedule.at(arrives_at, self._arrive, link, receiver, frame)
+        link.under_way[lane] += 1
+        self._schedule.at(arrives_at, self._arrive, link, receiver, frame, lane)
 
-    def _arrive(self, link: Link, receiver: int, frame: bytes) -> None:
-        link.under_way -= 1
+    def _arrive(self, link: Link, receiver: int, frame: bytes, lane: int) -> None:
+        link.under_way[lane] -= 1
         if link.cut:
             self.counts["lost"] += 1
         else:
@@ -113,7 +113,7 @@ class Network:
         link = self.links[ends]
         held, link.held, link.clogged = link.held, [], False
         for frame, lane in held:
-            link.under_way -= 1
+            link.under_way[lane] -= 1
             self._fly(link, ends[1], frame, lane)
 
     # ---------------------------------------------------------------- faults

@@ -24,10 +24,11 @@ from danube_raft.node.endpoints import (
     FromClient,
     FromPeer,
     OpenPort,
+    Peers,
     ToPeer,
     Unsent,
 )
-from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, Handler
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
@@ -55,6 +56,7 @@ from danube_raft.wire.entry import Founding
 _BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
 _PEER_ENVELOPE: Envelope = (b"peer", b"")
 _NOBODY: list[tuple[str, Any]] = []
+_STARTING = local.Role("starting", 0, 0, 0, 0, 0)
 
 
 class Surroundings(NamedTuple):
@@ -64,8 +66,8 @@ class Surroundings(NamedTuple):
     trace: Trace
     network: Network
     tell: Callable[[Fact], None]
-    reply: Callable[[int, Envelope, bytes], ClientGone | ClientSlow | None]
-    """Takes (node id, envelope, body): an answer to a client. What it returns is told to the kv-server."""
+    reply: Callable[[int, Envelope, bytes, int], ClientGone | ClientSlow | None]
+    """Takes (node id, envelope, body, when it was made): an answer to a client. What it returns is told to the kv-server."""
     stopped: Callable[[int], None]
     """Takes the id of a node that has ended, and with it its connections."""
 
@@ -104,8 +106,8 @@ class Node:
         self.boots = 0
         self.counts: Counter[str] = Counter()
         """What happened here that a run should have met."""
-        self.role = local.Role("starting", 0, 0, 0, 0, 0)
-        """As consensus last told it."""
+        self.role = _STARTING
+        """As consensus last told it, in this boot."""
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
         self._config = config
         self._founding = founding
@@ -114,6 +116,8 @@ class Node:
         self._clock = Clock(around.schedule, source, drift_ppm)
         self._processes: dict[str, Process] = {}
         self._arrivals: dict[tuple[str, str], int] = {}
+        self._linked: set[int] = set()
+        """Nodes to which consensus wants a link."""
         self._kv: SeenKvServer | None = None
 
     @property
@@ -151,12 +155,14 @@ class Node:
             KV: self._kv,
         }
         self._arrivals = {}
+        self._linked = set()
+        self.role = _STARTING
         self._processes = {
             name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
             for name, handler in handlers.items()
         }
         writer = self._processes[LOG]
-        writer.sync_us, writer.finish = self.disk.sync_us, self.disk.finish
+        writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
         writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
@@ -219,6 +225,8 @@ class Node:
     def from_client(self, envelope: Envelope, body: bytes) -> None:
         """A body of a client has arrived."""
         if self.open:
+            around, name = self._around, envelope[0].decode()
+            around.trace.add(around.schedule.now, "request", self.node_id, name, crc32(body), seen=body)
             self._processes[KV].deliver([(CLIENTS, FromClient(envelope, body))])
 
     def _emit(self, name: str, said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
@@ -231,10 +239,14 @@ class Node:
                 between.setdefault(edge, []).append(message)
                 self._tell(name, edge, message)
             elif edge == LINKS:
-                if isinstance(message, ToPeer) and not self._send(message):
+                if isinstance(message, Peers):
+                    self._linked = {node_id for node_id, _ in message.addresses}
+                elif not self._send(message):
                     trouble = [*trouble, (LINKS, Unsent(*message))]
             elif edge == CLIENTS:
                 self._answer(message, troubled)
+            else:
+                assert edge == SUPERVISOR, f"nobody takes what is said to {edge}"
         for edge, messages in between.items():
             self._pass_on(name, edge, messages)
         return [*trouble, *((CLIENTS, each) for each in troubled.values())] if troubled else trouble
@@ -282,6 +294,8 @@ class Node:
     def _send(self, to_peer: ToPeer) -> bool:
         header, message = to_peer
         around = self._around
+        if header.receiver not in self._linked:
+            return False
         frame = peer.pack(header, message)
         lane = 1 if isinstance(message, _BULK) else 0
         taken = around.network.send(self.node_id, header.receiver, frame, lane)
@@ -307,6 +321,6 @@ class Node:
             return
         envelope, body = message
         if envelope[0] not in troubled:
-            heard = self._around.reply(self.node_id, envelope, body)
+            heard = self._around.reply(self.node_id, envelope, body, self._processes[KV].said_at)
             if heard is not None:
                 troubled[envelope[0]] = heard

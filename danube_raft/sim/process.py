@@ -3,8 +3,9 @@
 - A turn begins some time after something arrived or a timer was due, takes all that waits, and takes time itself; the
   next one begins after it. What the handler says in a turn leaves at its end.
 - A paused process (SIGSTOP) takes no turns; what arrives waits, and after it is resumed it is seen before any timer.
-- The log-writer's turn lasts as long as its syncs: what it says leaves when they are over, and not if the node is
-  gone by then.
+- The log-writer's turn lasts as long as its syncs. What a process says leaves at the end of its turn, not if it is gone
+  by then, and later if it is paused.
+- What did not get through is told to the handler, and there is another turn at once.
 
 Where messages go is the node's business.
 """
@@ -48,7 +49,7 @@ class Clock:
 
 
 class Process:
-    """Drives one handler. `wait_us`: time from a reason for a turn to its begin, on average."""
+    """Drives one handler."""
 
     def __init__(
         self, schedule: Schedule, source: random.Random, clock: Clock, handler: Handler, name: str, emit: Emit
@@ -56,7 +57,6 @@ class Process:
         self.name = name
         self.handler = handler
         self.alive = True
-        self.turns = 0
         self._schedule = schedule
         self._random = source
         self._clock = clock
@@ -67,8 +67,10 @@ class Process:
         self._paused = False
         self._started = False
         self._busy = False
-        self.sync_us: Callable[[int], int] | None = None
-        """For the log-writer: how long the syncs of a turn take."""
+        self.said_at = 0
+        """When the last turn was: what it says leaves later, and tells of that moment."""
+        self.lasts_us: Callable[[int], int] = self._quick
+        """How long a turn takes that says something: for the log-writer, its syncs."""
         self.finish: Callable[[], None] = lambda: None
         """For the log-writer: its syncs are over."""
         self.failed: Callable[[], None] = lambda: None
@@ -90,7 +92,7 @@ class Process:
             return
         self._started = True
         self.handler.start(self._clock.read())
-        self._finish_turn()
+        self._end_turn()
 
     def deliver(self, messages: list[tuple[str, Any]]) -> None:
         """(edge, message) pairs have arrived."""
@@ -120,52 +122,51 @@ class Process:
         if planned_at != self._turn_at or not self.alive or self._paused:
             return
         self._turn_at = None
-        self.turns += 1
         handler, now = self.handler, self._clock.read()
         taken, self._queue = self._queue[:DRAIN_MESSAGES], self._queue[DRAIN_MESSAGES:]
         for edge, message in taken:
             if self.takes is not None:
                 self.takes(edge, message)
             handler.receive(edge, message, now)
+        self._end_turn()
+
+    def _end_turn(self) -> None:
         try:
-            handler.turn(now)
+            self.handler.turn(self._clock.read())
         except DiskFailed:
             if not self.may_fail():
                 raise
             self.alive = False
             self.failed()
             return
-        self._finish_turn()
-
-    def _finish_turn(self) -> None:
-        outbox = self.handler.outbox
-        if self.sync_us is not None and outbox:
-            said = list(outbox)
-            outbox.clear()
+        said = list(self.handler.outbox)
+        self.handler.outbox.clear()
+        self.said_at = self._schedule.now
+        if said:
             self._busy = True
-            self._schedule.after(self.sync_us(self._schedule.now), self._sync_over, said)
-            return
-        self._free_at = self._schedule.now + 20 + int(self._random.random() * 60)
-        if outbox:
-            self._say(list(outbox))
-        self._plan_next()
+            self._schedule.after(self.lasts_us(self._schedule.now), self._say, said)
+        else:
+            self._free_at = self._schedule.now + self._quick(self._schedule.now)
+            self._plan_next()
 
-    def _sync_over(self, said: list[tuple[str, Any]]) -> None:
+    def _quick(self, _now: int) -> int:
+        return 20 + int(self._random.random() * 60)
+
+    def _say(self, said: list[tuple[str, Any]]) -> None:
         if not self.alive:
             return
         if self._paused:
-            # The kernel finishes the sync; the process says nothing before it runs again.
-            self._schedule.after(MS, self._sync_over, said)
+            # The kernel finishes a sync; the process says nothing before it runs again.
+            self._schedule.after(MS, self._say, said)
             return
         self._busy = False
         self.finish()
-        self._say(said)
+        trouble = self._emit(self.name, said)
+        for edge, each in trouble:
+            self.handler.receive(edge, each, self._clock.read())
+        if trouble:
+            self._want_turn(self._schedule.now)
         self._plan_next()
-
-    def _say(self, said: list[tuple[str, Any]]) -> None:
-        self.handler.outbox.clear()
-        for edge, trouble in self._emit(self.name, said):
-            self.handler.receive(edge, trouble, self._clock.read())
 
     def _plan_next(self) -> None:
         if self._queue:

@@ -26,11 +26,6 @@ class Schedule:
         self._events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._planned = 0
 
-    @property
-    def planned(self) -> int:
-        """Number of events planned so far."""
-        return self._planned
-
     def at(self, time: int, event: Callable[..., None], *arguments: Any) -> None:
         """Plan `event` for `time`, which must not be in the past."""
         assert time >= self.now, "nothing is planned for the past"

@@ -49,5 +49,5 @@ def tell(failure: Failure) -> str:
     shrunk = failure if failure.options.faults is not None else shrink(failure)
     return (
         f"seed {failure.options.seed} FAILED: {failure.signature}\n{type(failure.error).__name__}: {failure.error}\n"
-        f"shrunk from {len(failure.faults)} to {len(shrunk.faults)} faults\n{shrunk}"
+        f"shrunk from {len(failure.faults)} to {len(shrunk.faults)} faults, where it says: {shrunk.error}\n{shrunk}"
     )

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import selectors
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from typing import Any, NamedTuple
 
-from danube_raft.sim.run import Failure, Report, attempt, check_coverage
+from danube_raft.sim.run import Failure, Idle, Report, attempt, check_coverage
 from danube_raft.sim.settings import Options
 from danube_raft.sim.shrink import tell
 
 WORKERS = 2
 PROGRESS_S = 10.0
+WORLD_S = 180
+"""Real time after which a world is taken to hang."""
 COVERAGE_SEEDS = 100
 """From this many seeds on, every kind of fault must have had an effect."""
 
@@ -37,12 +40,15 @@ class Campaign(NamedTuple):
 
 def work(campaign: Campaign, step: int) -> int:
     """Every `step`-th seed; a line for each."""
+    signal.signal(signal.SIGALRM, _too_long)
     end = time.monotonic() + campaign.limit_s if campaign.limit_s else None
     failed = 0
     for seed in range(campaign.seed, campaign.seed + campaign.seeds, step):
         if end is not None and time.monotonic() >= end:
             break
+        signal.alarm(WORLD_S)
         result = attempt(Options(seed, campaign.nodes, campaign.seconds))
+        signal.alarm(0)
         if isinstance(result, Failure):
             failed = 1
             say(json.dumps({"seed": seed, "failure": tell(result)}))
@@ -51,6 +57,10 @@ def work(campaign: Campaign, step: int) -> int:
         else:
             say(json.dumps(result._asdict()))
     return failed
+
+
+def _too_long(_number: int, _frame: object) -> None:
+    raise TimeoutError(f"the world did not end within {WORLD_S} s")
 
 
 def lead(campaign: Campaign) -> int:
@@ -75,7 +85,11 @@ def lead(campaign: Campaign) -> int:
         )
         return 1
     if len(tally.reports) >= COVERAGE_SEEDS:
-        check_coverage(tally.reports)
+        try:
+            check_coverage(tally.reports)
+        except Idle as error:
+            say(f"FAILED: {error}")
+            return 1
     return 0
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from zlib import crc32
 
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
 from danube_raft.sim.bare_client import BareClient
@@ -21,6 +22,7 @@ from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.deletes import check_lives
 from danube_raft.sim.checks.facts import Ended, Violation
+from danube_raft.sim.checks.leadership_ends import Timings
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
@@ -29,6 +31,7 @@ from danube_raft.sim.checks.unique_ids import check_unique_ids
 from danube_raft.sim.checks.watches import check_fed, check_progress, check_watches
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connections
+from danube_raft.sim.digest import digest
 from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
@@ -64,7 +67,9 @@ class World:
         self.schedule = Schedule()
         self.trace = Trace(echo)
         ids = tuple(range(1, settings.nodes + 1))
-        self.checks = Checks(ids, settings.drift_ppm)
+        config = settings.config
+        timings = Timings(lambda: self.schedule.now, config.election_max_ms, config.heartbeat_ms)
+        self.checks = Checks(ids, settings.drift_ppm, timings)
         self.network = Network(self.schedule, self._source("network"), ids, self._to_node)
         around = Surroundings(
             self.schedule, self.trace, self.network, self.checks.tell, self._to_client, self._stopped
@@ -138,6 +143,7 @@ class World:
         for node in self.nodes.values():
             check_fed(node.node_id, node.watches, self.connections.known(node.node_id))
         self._check_history()
+        self.trace.add(self.schedule.now, "state", digest(next(iter(self.nodes.values())).machine))
 
     def _heal(self) -> None:
         self.trace.add(self.schedule.now, "heal")
@@ -254,13 +260,17 @@ class World:
             self.schedule.after(latency, node.from_client, (b"client-%d" % number, b""), body)
         return True
 
-    def _to_client(self, node_id: int, envelope: Envelope, body: bytes) -> ClientGone | ClientSlow | None:
+    def _to_client(
+        self, node_id: int, envelope: Envelope, body: bytes, made_at: int
+    ) -> ClientGone | ClientSlow | None:
+        name = envelope[0].decode()
+        self.trace.add(self.schedule.now, "answer", node_id, name, crc32(body), seen=body)
         client = self._clients.get(envelope)
         if client is None:
             return self.connections.answer(envelope, body)
         if (client.number, node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
-            self.schedule.after(latency, client.reply, body, node_id, self.schedule.now)
+            self.schedule.after(latency, client.reply, body, node_id, made_at)
         return None
 
     def _stopped(self, node_id: int) -> None:

@@ -22,6 +22,7 @@ from danube_raft.wire.entry import Entry, HardState, entry_bytes
 
 BEFORE = "before"
 AFTER = "after"
+NEVER = ""
 """When a write that was told to fail does so: before or after it took effect."""
 
 
@@ -84,13 +85,13 @@ class MemoryLog:
         self._unsynced: list[_Change] = []
         self._open = False
         self._failed: Fatal | None = None
-        self._fail_next = ""
+        self._fail_next = NEVER
 
     # What a test or a simulator does to the disk.
 
     def fail_next_write(self, when: str = BEFORE) -> None:
-        """The next change raises DiskFailed, `BEFORE` or `AFTER` it took effect unsynced."""
-        assert when in (BEFORE, AFTER)
+        """The next change raises DiskFailed, `BEFORE` or `AFTER` it took effect unsynced. `NEVER`: it does not, after all."""
+        assert when in (BEFORE, AFTER, NEVER)
         self._fail_next = when
 
     def crash(self, surviving: int = 0) -> None:
@@ -214,7 +215,7 @@ class MemoryLog:
         self._open = False
 
     def _change(self, change: _Change) -> None:
-        fails, self._fail_next = self._fail_next, ""
+        fails, self._fail_next = self._fail_next, NEVER
         if fails != BEFORE:
             self._shown.apply(change)
             self._unsynced.append(change)

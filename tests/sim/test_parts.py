@@ -57,6 +57,28 @@ def test_a_crash_keeps_a_prefix_of_what_was_not_synced_and_says_which() -> None:
     assert kept == {1, 2, 3, 4}
 
 
+def test_a_disk_that_is_healed_fails_no_write_any_more() -> None:
+    disk = Disk(random.Random(1), lambda each: None)
+    disk.open()
+    disk.fail_next_write()
+    disk.heal()
+    disk.write((write(1),))
+    assert not disk.has_failed()
+
+
+def test_what_is_synced_together_may_be_torn_apart() -> None:
+    kept: set[int] = set()
+    for seed in range(40):
+        disk = Disk(random.Random(seed), lambda each: None)
+        disk.open()
+        disk.write((write(1), write(2), write(3)))
+        disk.crash()
+        last = disk.open().last.index
+        kept.add(last)
+        assert disk.counts["unsynced_torn"] == (last in (1, 2))
+    assert kept == {0, 1, 2, 3}
+
+
 def test_a_write_that_fails_may_be_there_after_the_crash_or_not() -> None:
     found: set[int] = set()
     for seed in range(40):
@@ -197,6 +219,7 @@ class Stage:
     def __init__(self) -> None:
         self.schedule = Schedule()
         self.said: list[Any] = []
+        self.trouble: list[tuple[str, Any]] = []
         self.echo = Echo()
         clock = Clock(self.schedule, random.Random(1))
         self.process = Process(self.schedule, random.Random(1), clock, self.echo, "echo", self._emit)
@@ -204,7 +227,8 @@ class Stage:
 
     def _emit(self, name: str, said: list[tuple[str, Any]]) -> list[tuple[str, Any]]:
         self.said += [message for _, message in said]
-        return []
+        trouble, self.trouble = self.trouble, []
+        return trouble
 
     def run(self, ms: int) -> None:
         self.schedule.run_until(self.schedule.now + ms * MS)
@@ -216,8 +240,9 @@ def test_a_process_turns_for_messages_and_for_its_timer_and_not_else() -> None:
     stage.process.deliver([("edge", "a"), ("edge", "b")])
     stage.run(1_000)
     assert stage.said == ["a", "b"]
-    assert len(stage.echo.turned) == 2
-    assert abs(stage.echo.turned[1] - stage.echo.heard[0][0] - 50) <= 1
+    _, for_messages, for_timer = stage.echo.turned
+    assert for_messages == stage.echo.heard[0][0]
+    assert abs(for_timer - for_messages - 50) <= 1
 
 
 def test_a_paused_process_hears_everything_when_it_goes_on_before_its_timer_is_looked_at() -> None:
@@ -226,18 +251,18 @@ def test_a_paused_process_hears_everything_when_it_goes_on_before_its_timer_is_l
     stage.process.pause()
     stage.process.deliver([("edge", "a")])
     stage.run(5_000)
-    assert (stage.said, stage.echo.turned) == ([], [])
+    assert (stage.said, len(stage.echo.turned)) == ([], 1)
     stage.process.resume()
     stage.run(1)
     assert stage.said == ["a"]
-    assert len(stage.echo.turned) == 1
+    assert len(stage.echo.turned) == 2
     assert stage.echo.wake_at is None
 
 
 def test_what_waits_for_a_sync_is_said_after_it_and_not_by_the_dead() -> None:
     stage = Stage()
     finished: list[int] = []
-    stage.process.sync_us = lambda now: 500 * MS
+    stage.process.lasts_us = lambda now: 500 * MS
     stage.process.finish = lambda: finished.append(stage.schedule.now)
     stage.run(1)
     stage.process.deliver([("edge", "a")])
@@ -276,6 +301,32 @@ def test_an_error_of_a_handler_ends_the_run_unless_its_disk_was_made_to_fail(err
     else:
         with pytest.raises(Corrupt):
             stage.run(1)
+
+
+def test_what_a_process_says_leaves_at_the_end_of_its_turn_and_not_while_it_is_paused() -> None:
+    stage = Stage()
+    stage.process.lasts_us = lambda now: 10 * MS
+    stage.run(1)
+    stage.process.deliver([("edge", "a")])
+    stage.run(5)
+    assert len(stage.echo.heard) == 1
+    stage.process.pause()
+    stage.run(1_000)
+    assert stage.said == []
+    stage.process.resume()
+    stage.run(2)
+    assert stage.said == ["a"]
+
+
+def test_what_did_not_get_through_is_looked_at_at_once() -> None:
+    """As the loop does: a process that waited for its timer would answer too late."""
+    stage = Stage()
+    stage.run(50)
+    stage.trouble = [("links", "unsent")]
+    stage.process.deliver([("edge", "a")])
+    stage.run(2)
+    assert [message for _, message in stage.echo.heard] == ["a", "unsent"]
+    assert len(stage.echo.turned) == 3
 
 
 # ---------------------------------------------------------------- settings

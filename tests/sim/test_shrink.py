@@ -117,7 +117,7 @@ def entry(index: int, term: int = 2) -> Entry:
 def test_entries_and_bytes_are_shown_short() -> None:
     assert describe((entry(5, 1), entry(6), entry(7))) == "5..7@1,2"
     assert describe(b"\x00" * 100) == "<100 bytes>"
-    assert describe(tuple(range(9))) == "[0, 1, 2, 3, 4, 5, …]"
+    assert describe(tuple(range(20))) == "[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, …]"
     assert describe(local.Durable(4)) == "Durable(seq 4)"
 
 

@@ -204,7 +204,9 @@ def test_a_node_hears_once_per_turn_what_became_of_its_answers_and_drops_what_fo
     """A later frame of a watch must never arrive without the earlier one."""
     taken: list[bytes] = []
 
-    def answer(_self: World, _node: int, envelope: Envelope, body: bytes) -> ClientSlow | ClientGone | None:
+    def answer(
+        _self: World, _node: int, envelope: Envelope, body: bytes, _made_at: int
+    ) -> ClientSlow | ClientGone | None:
         if body == b"full":
             return ClientSlow(envelope[0])
         taken.append(body)
@@ -212,6 +214,7 @@ def test_a_node_hears_once_per_turn_what_became_of_its_answers_and_drops_what_fo
 
     monkeypatch.setattr(World, "_to_client", answer)
     node = World(WorldOptions(1, 1)).nodes[1]
+    node.boot()
     one, two = (b"one", b""), (b"two", b"")
     said = [(one, b"1"), (one, b"full"), (two, b"2"), (one, b"3"), (one, b"full")]
     trouble = node._emit(KV, [(CLIENTS, each) for each in said])

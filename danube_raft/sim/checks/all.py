@@ -14,6 +14,7 @@ from danube_raft.sim.checks.election_safety import ElectionSafety
 from danube_raft.sim.checks.expected_errors import ExpectedErrors
 from danube_raft.sim.checks.facts import Fact
 from danube_raft.sim.checks.leader_completeness import LeaderCompleteness
+from danube_raft.sim.checks.leadership_ends import LeadershipEnds, Timings
 from danube_raft.sim.checks.log_matching import LogMatching
 from danube_raft.sim.checks.monotonic import Monotonic
 from danube_raft.sim.checks.own_term import OwnTerm
@@ -39,9 +40,12 @@ class Check(Protocol):
 
 
 class Checks:
-    """Tells each fact to the view and to all checks that want it. `drift_ppm`: how wrong a node's clock may run."""
+    """Tells each fact to the view and to all checks that want it.
 
-    def __init__(self, ids: tuple[int, ...], drift_ppm: int = 0) -> None:
+    `drift_ppm`: how wrong a node's clock may run. `timings`: without them nothing is asked of how long things take.
+    """
+
+    def __init__(self, ids: tuple[int, ...], drift_ppm: int = 0, timings: Timings | None = None) -> None:
         self.view = View(ids)
         self.completeness = LeaderCompleteness(self.view)
         self.ttl = TtlNeverEarly(self.view, drift_ppm)
@@ -64,16 +68,15 @@ class Checks:
             self.bounded,
             self.watches,
             ExpectedErrors(self.view),
+            *([] if timings is None else [LeadershipEnds(self.view, timings)]),
         )
         self._takers: dict[type, list[Callable[[Fact], None]]] = {}
         for check in checks:
             for kind in check.wants:
                 self._takers.setdefault(kind, []).append(check.take)
-        self.facts = 0
 
     def tell(self, fact: Fact) -> None:
         """Check one fact. Raises Violation."""
-        self.facts += 1
         self.view.take(fact)
         for take in self._takers.get(type(fact), ()):
             take(fact)

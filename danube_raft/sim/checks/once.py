@@ -84,7 +84,7 @@ def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) ->
                 most.update(gone_at.get(operation.revision, ()))
         elif operation.kind == "delete_prefix" and operation.outcome != REJECTED:
             most.update(key for key in deleted if key.startswith(operation.key))
-    for key in deleted.keys() | most.keys():
+    for key in sorted(deleted.keys() | most.keys()):
         if key.startswith("/k") and not least[key] <= deleted[key] <= most[key]:
             raise Violation(f"{key} was deleted {deleted[key]} times for {least[key]} to {most[key]} deletes")
 
@@ -100,7 +100,7 @@ def _check_counters(operations: Sequence[Operation], events: Sequence[Record]) -
         if operation.kind == "allocate_id":
             least[operation.key] += operation.outcome == OK
             most[operation.key] += operation.outcome != REJECTED
-    for counter in moves.keys() | most.keys():
+    for counter in sorted(moves.keys() | most.keys()):
         if not least[counter] <= moves[counter] <= most[counter]:
             raise Violation(
                 f"counter {counter} moved {moves[counter]} times for {least[counter]} to {most[counter]} allocations"

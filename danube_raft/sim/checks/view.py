@@ -16,7 +16,6 @@ class Replica:
     """One node, as its messages and its disk show it."""
 
     def __init__(self) -> None:
-        self.boot = 0
         self.log: list[int] = []
         self.durable: list[int] = []
         self.hard_state = HardState()
@@ -65,7 +64,6 @@ class View:
             replica.role, replica.term = fact.role.role, fact.role.term
         elif isinstance(fact, Booted):
             replica = self.replicas[fact.node]
-            replica.boot = fact.boot
             replica.log = replica.durable.copy()
             replica.role, replica.term, replica.delivered = "follower", replica.hard_state.term, 0
 
