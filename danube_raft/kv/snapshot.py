@@ -72,7 +72,7 @@ def encode(machine: Machine) -> Iterator[bytes]:
     """The state as it is now, in chunks of 512 KiB to 1 MiB (or one larger item).
 
     The machine may go on while the chunks are taken: what can change is copied before this returns, at a cost of
-    some 0.1 s for a million records.
+    some 0.5 s for a million records.
     """
     sections = _sections(machine)
     history = machine.history
