@@ -117,7 +117,6 @@ class _Parts:
         section, before, items = block
         expect(type(section) is int and 0 <= section < len(SECTIONS), "the block is of an unknown section")
         name = SECTIONS[section]
-        expect(section >= self._section, f"{name} come after {SECTIONS[self._section]}")
         expect(type(items) is tuple and len(items) > 0, f"a block of {name} has no items")
         while self._section < section:
             self._complete()

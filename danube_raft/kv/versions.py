@@ -118,7 +118,7 @@ class Versions:
         whole = [item for item in items if type(item) is tuple and len(item) != 2]
         if whole:
             self.check(whole)
-        history, versions, records = self._history, self._versions, self.records
+        history, versions = self._history, self._versions
         revision = history[-1][MOD_REVISION] if history else max(self._header.compaction_revision, 1)
         for item in items:
             event = self._event(item)
@@ -128,10 +128,8 @@ class Versions:
             revision = found
             chain = versions.setdefault(name, [])
             previous = chain[-1] if chain else None
-            if previous is not None and (previous[MOD_REVISION] >= revision or previous is records.get(name)):
-                raise Malformed(
-                    f"two events of one key at revision {revision}, or one after its present record"
-                )
+            if previous is not None and previous[MOD_REVISION] >= revision:
+                raise Malformed(f"two events of one key at revision {revision}")
             if not _follows(event, previous):
                 raise Malformed(f"the event of revision {revision} does not follow the version before it")
             chain.append(event)

@@ -252,8 +252,6 @@ def read(path: Path, cluster_id: int | None = None) -> Iterator[bytes]:
             number += 1
             yield payload
         footer = head + file.read(FOOTER_BYTES - len(head))
-        if file.read(1):
-            raise _damaged(path, f"goes on after its end at byte {size + len(footer)}")
     if len(footer) != FOOTER_BYTES:
         raise _damaged(path, f"is cut short at byte {size + len(footer)}")
     sha.update(footer[:-SHA_BYTES])

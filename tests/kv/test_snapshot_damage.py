@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from kv_driver import request
+from kv_driver import Driver, request
 from kv_snapshots import grown, whole
 
 from danube_raft.errors import Corrupt, NewerFormat
@@ -153,7 +153,7 @@ def test_random_bytes_and_deep_nesting_are_refused() -> None:
 def test_a_snapshot_that_is_cut_short_anywhere_is_refused(rich: bytes) -> None:
     for size in range(len(rich)):
         assert tried(rich[:size]) is None, size
-    for more in (b"\0", b"\xc0", rich, rich[1:]):
+    for more in (b"\0", b"\xc0", b"\x93", b"\xc4", rich, rich[1:]):
         assert tried(rich + more) is None
 
 
@@ -232,6 +232,7 @@ FAULTS: list[tuple[int, str, Callable[[list[Any]], Any]]] = [
     (PRESENT, "refer", lambda x: x.pop()),
     (PRESENT, "lease", at_first(lambda r: r[LEASE] > 0, lambda x, n: changed(n, LEASE, 0)(x))),
     (PRESENT, "lease", at_first(lambda r: r[LEASE] == 0, lambda x, n: changed(n, LEASE, 1)(x))),
+    (PRESENT, "refer to them", lambda x: x.append(("~", b"", 249, 249, 1, 0, 0))),
     (PAST, "keys are not in order", lambda x: x.append(x[-1])),
     (PAST, "above the compaction", changed(0, 3, 249)),
     (PAST, "does not follow", lambda x: x.clear()),
@@ -298,6 +299,28 @@ def test_a_fact_that_does_not_fit_the_others_is_named(
     header, items = taken_apart(rich)
     change(items[section])
     with pytest.raises(Corrupt, match=said):
+        restore([put_together(header, items)])
+
+
+def test_a_present_record_that_is_no_event_has_no_past() -> None:
+    driver = Driver()
+    driver.do("put", "/a", b"1")
+    driver.do("compact", 2)
+    header, items = taken_apart(whole(driver.machine))
+    items[PAST].append(("/a", b"0", 2, 2, 1, 0, 0))
+    with pytest.raises(Corrupt, match="do not end with its present record"):
+        restore([put_together(header, items)])
+
+
+def test_a_key_changes_once_in_a_revision() -> None:
+    driver = Driver()
+    driver.do("put", "/a", b"1")
+    driver.do("delete", "/a")
+    header, items = taken_apart(whole(driver.machine))
+    assert items[EVENTS][1] == ("/a", 3)
+    items[EVENTS][1] = ("/a", 2)
+    header[snapshot.Header._fields.index("revision")] = 2
+    with pytest.raises(Corrupt, match="two events of one key at revision 2"):
         restore([put_together(header, items)])
 
 

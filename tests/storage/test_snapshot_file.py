@@ -6,12 +6,14 @@ Frames are made tiny here, so that every byte and every length can be tried.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 import pytest
 from disk_calls import Calls
@@ -235,6 +237,33 @@ def test_two_frames_less_with_a_footer_that_says_so_still_fail_by_the_hash(tmp_p
     data = path.read_bytes()
     short = made(tmp_path, PAYLOAD[:-5]).read_bytes()
     refuses(path, short[:-32] + data[-32:])
+
+
+def sealed(body: bytes, size: int, frames: int) -> bytes:
+    """`body` with a footer whose checksums are right, whatever its numbers say."""
+    numbers = snapshot_file._FOOTER.pack(size, frames)
+    crc = snapshot_file._crc_of(numbers, frames, 0, crc32(body[:HEADER_BYTES]))
+    body += snapshot_file._FRAME.pack(0, crc) + numbers
+    return body + hashlib.sha256(body).digest()
+
+
+@pytest.mark.parametrize(("longer", "more"), [(0, 1), (0, -1), (1, 0), (-1, 0), (1 << 63, 0)])
+def test_a_footer_that_counts_wrong_is_refused(tmp_path: Path, longer: int, more: int) -> None:
+    path = made(tmp_path)
+    data = path.read_bytes()
+    body, frames = data[:-FOOTER_BYTES], len(frames_of(data))
+    assert sealed(body, len(data), frames) == data
+    why = refuses(path, sealed(body, len(data) + longer, frames + more))
+    assert f"and should have {len(data) + longer} and {frames + more}" in why
+
+
+def test_both_ends_alone_show_that_the_middle_is_longer_or_shorter(tmp_path: Path) -> None:
+    path = made(tmp_path)
+    data = path.read_bytes()
+    for middle in (data[HEADER_BYTES + 1 : -FOOTER_BYTES], data[HEADER_BYTES:-FOOTER_BYTES] + b"x"):
+        path.write_bytes(data[:HEADER_BYTES] + middle + data[-FOOTER_BYTES:])
+        with pytest.raises(Corrupt, match="and should have"):
+            glance(path)
 
 
 def test_another_snapshot_under_this_name_is_refused(tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ def test_trust_is_in_one_file_and_not_in_its_name(store: Snapshots) -> None:
         store.verify(other)
 
 
+def test_a_file_that_took_the_place_of_another_is_not_taken_for_it(store: Snapshots) -> None:
+    meta = add(store, 1)
+    store.writer(1, 1, CHAIN).commit()
+    with pytest.raises(Corrupt, match="is another one than it was"):
+        store.verify(meta)
+
+
 def test_what_is_passed_over_is_named_with_the_reason(store: Snapshots) -> None:
     good = add(store, 1)
     cut, foreign, renamed, newer = (add(store, index) for index in (2, 3, 4, 5))
