@@ -242,6 +242,19 @@ def test_a_footer_that_counts_wrong_is_refused(tmp_path: Path, longer: int, more
     assert f"and should have {len(data) + longer} and {frames + more}" in why
 
 
+def test_a_frame_that_swallows_half_of_the_footer_leaves_one_that_is_cut_short(tmp_path: Path) -> None:
+    """All checksums are right, so only the length of what is left tells."""
+    path = made(tmp_path, b"")
+    header = path.read_bytes()[:HEADER_BYTES]
+    size = HEADER_BYTES + 11 + FOOTER_BYTES
+    swallowed = sealed(header, size, 1)[HEADER_BYTES : HEADER_BYTES + 8]
+    crc = snapshot_file._crc_of(b"abc" + swallowed, 0, 11, crc32(header))
+    path.write_bytes(sealed(header + snapshot_file._FRAME.pack(11, crc) + b"abc", size, 1))
+    assert glance(path).size == size
+    with pytest.raises(Corrupt, match="cut short"):
+        verify(path)
+
+
 def test_both_ends_alone_show_that_the_middle_is_longer_or_shorter(tmp_path: Path) -> None:
     path = made(tmp_path)
     data = path.read_bytes()

@@ -49,7 +49,7 @@ def test_an_object_is_given_out_with_the_piece_that_ends_it() -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        codec.pack([0] * 11), b"\xdd\xff\xff\xff\xff", codec.pack({1: 2}), msgpack.packb(msgpack.ExtType(1, b"x")),
+        codec.pack([0] * 11), b"\xdd\xff\xff\xff\xff", codec.pack({"a": 2}), msgpack.packb(msgpack.ExtType(1, b"x")),
         b"\xc1", b"\xa2\xff\xff", b"\x91" * 5_000,
     ],
     ids=["too long", "far too long", "map", "extension", "no type", "no UTF-8", "too deep"],
