@@ -27,6 +27,7 @@ from danube_raft.errors import Compacted, FutureRevision
 from danube_raft.kv.record import KEY, MOD_REVISION, OVERHEAD_BYTES, VALUE, Record, cost, tombstone
 
 _mod_revision = itemgetter(MOD_REVISION)
+_value = itemgetter(VALUE)
 
 
 class History:
@@ -51,6 +52,30 @@ class History:
         """Called before events are dropped, for whoever still has to look at them."""
         self._live: Any = SortedList()
         self._dead: Any = SortedList()
+
+    @classmethod
+    def restore(
+        cls,
+        revision: int,
+        compaction_revision: int,
+        records: dict[str, Record],
+        chains: dict[str, list[Record]],
+        events: list[Record],
+    ) -> History:
+        """The history of a snapshot. `records` are in key order; what is the same version must be one object."""
+        restored = cls()
+        restored.revision = revision
+        restored.compaction_revision = compaction_revision
+        restored.records = records
+        restored.chains = chains
+        restored.events = events
+        restored.event_bytes = sum(map(cost, events))
+        values = map(_value, records.values())
+        restored.state_bytes = OVERHEAD_BYTES * len(records) + sum(map(len, records)) + sum(map(len, values))
+        restored.state_bytes += sum(sum(map(cost, chain)) for chain in chains.values())
+        restored._live = SortedList(records)
+        restored._dead = SortedList(key for key in chains if key not in records)
+        return restored
 
     # ---------------------------------------------------------------- changes
 

@@ -22,11 +22,13 @@ class Lease:
 
     __slots__ = ("deadline_ms", "generation", "id", "indexed_ms", "keys", "private", "ttl_ms")
 
-    def __init__(self, lease_id: int, ttl_ms: int, deadline_ms: int, private: bool) -> None:
+    def __init__(
+        self, lease_id: int, ttl_ms: int, deadline_ms: int, private: bool, generation: int = 0
+    ) -> None:
         self.id = lease_id
         self.ttl_ms = ttl_ms
         self.deadline_ms = deadline_ms
-        self.generation = 0
+        self.generation = generation
         self.private = private
         self.keys: dict[str, None] = {}
         self.indexed_ms = deadline_ms
@@ -41,6 +43,16 @@ class Leases:
         self.next_id = 1
         self._by_id: dict[int, Lease] = {}
         self._heap: list[tuple[int, int]] = []
+
+    @classmethod
+    def restore(cls, next_id: int, leases: list[Lease]) -> Leases:
+        """The leases of a snapshot: different ids below `next_id`."""
+        restored = cls()
+        restored.next_id = next_id
+        restored._by_id = {lease.id: lease for lease in leases}
+        restored._heap = [(lease.indexed_ms, lease.id) for lease in leases]
+        heapify(restored._heap)
+        return restored
 
     def __len__(self) -> int:
         return len(self._by_id)

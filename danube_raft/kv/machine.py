@@ -54,6 +54,26 @@ class Machine:
             "expire": self._expire,
         }
 
+    @classmethod
+    def restore(
+        cls,
+        applied: tuple[int, int],
+        cluster_ms: int,
+        configuration: bytes,
+        history: History,
+        leases: Leases,
+        sessions: Sessions,
+        origins: dict[int, tuple[int, int]],
+    ) -> Machine:
+        """The state of a snapshot, of which `applied` is the last entry: (index, term)."""
+        restored = cls()
+        restored.applied_index, restored.applied_term = applied
+        restored.cluster_ms = cluster_ms
+        restored.configuration = configuration
+        restored.history, restored.leases, restored.sessions = history, leases, sessions
+        restored.origins = origins
+        return restored
+
     @property
     def revision(self) -> int:
         """The store revision."""

@@ -19,9 +19,11 @@ Record: TypeAlias = tuple[str, bytes | None, int, int, int, int, int]
 
 KEY: Final = 0
 VALUE: Final = 1
+CREATE_REVISION: Final = 2
 MOD_REVISION: Final = 3
 VERSION: Final = 4
 LEASE: Final = 5
+CREATED_AT_MS: Final = 6
 
 OVERHEAD_BYTES = 320
 """What a record costs in memory beside its key and value: the tuple, its integers, its places in the indexes."""

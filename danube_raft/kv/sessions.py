@@ -31,11 +31,19 @@ class Session:
 
     __slots__ = ("floor", "results", "sizes", "used_ms")
 
-    def __init__(self, used_ms: int) -> None:
+    def __init__(self, used_ms: int, floor: int = 0) -> None:
         self.used_ms = used_ms
-        self.floor = 0
+        self.floor = floor
         self.results: dict[int, Result] = {}
         self.sizes: dict[int, int] = {}
+
+
+def record_cost(fields: tuple[Any, ...]) -> int | None:
+    """Cost of the record among the fields of a result, None if there is none."""
+    for field in fields:
+        if type(field) is tuple:
+            return cost(field)
+    return None
 
 
 class Sessions:
@@ -47,6 +55,17 @@ class Sessions:
         self.by_client: OrderedDict[int, Session] = OrderedDict()
         self.kept_bytes = 0
         """Cost of all kept results that hold a record; the others are small and their number is bounded."""
+
+    @classmethod
+    def restore(cls, by_client: OrderedDict[int, Session]) -> Sessions:
+        """The sessions of a snapshot, in their order; their sizes are counted here."""
+        restored = cls()
+        restored.by_client = by_client
+        for session in by_client.values():
+            costs = ((serial, record_cost(result[2])) for serial, result in session.results.items())
+            session.sizes = {serial: size for serial, size in costs if size is not None}
+            restored.kept_bytes += sum(session.sizes.values())
+        return restored
 
     def __len__(self) -> int:
         return len(self.by_client)
@@ -87,16 +106,14 @@ class Sessions:
     def keep(self, client_id: int, serial: int, result: Result) -> None:
         """Remember the result of a write that `recall` did not know."""
         session = self.by_client[client_id]
-        for item in result[2]:
-            if type(item) is tuple:
-                size = cost(item)
-                if size > limits.MAX_KEPT_RESULT_BYTES:
-                    fields = tuple(None if type(field) is tuple else field for field in result[2])
-                    result = (result[0], result[1], fields)
-                else:
-                    session.sizes[serial] = size
-                    self.kept_bytes += size
-                break
+        size = record_cost(result[2])
+        if size is not None:
+            if size > limits.MAX_KEPT_RESULT_BYTES:
+                fields = tuple(None if type(field) is tuple else field for field in result[2])
+                result = (result[0], result[1], fields)
+            else:
+                session.sizes[serial] = size
+                self.kept_bytes += size
         session.results[serial] = result
 
     def _trim(self, session: Session, low_water: int) -> None:

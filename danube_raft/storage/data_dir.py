@@ -100,7 +100,7 @@ class DataDir:
         with self._disk("create or open it"):
             if not self.path.is_dir():
                 self.path.mkdir(parents=True)
-                _sync_directory(self.path.parent)
+                sync_directory(self.path.parent)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             self._wait_for_lock(descriptor, wait_ms)
@@ -290,7 +290,7 @@ class DataDir:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path / name)
-            _sync_directory(self.path)
+            sync_directory(self.path)
 
     def _damaged(self, name: str, what: str) -> Corrupt:
         return Corrupt(
@@ -322,7 +322,8 @@ def _checksum(fields: dict[str, Any]) -> int:
     return crc32(json.dumps(fields, sort_keys=True).encode())
 
 
-def _sync_directory(path: Path) -> None:
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable: a file that was made, renamed or removed there. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -16,6 +16,8 @@ from kv_driver import CREDIT, NODE, WALL_MS, Driver, dump, request
 
 from danube_raft.errors import Compacted, FutureRevision
 from danube_raft.kv import limits, reads
+from danube_raft.kv.restorer import restore
+from danube_raft.kv.snapshot import encode
 from danube_raft.kv.watches import Options
 
 KEYS = st.sampled_from(["/a", "/a/x", "/a/y", "/ab", "/b", "/b/é", "c"])
@@ -182,6 +184,17 @@ class Comparison(RuleBasedStateMachine):
                 assert self.model.live[key][4] <= self.model.now
                 self.model.remove([key])
         self.driver.do("expire", self.proposed)
+
+    @rule(both=st.booleans())
+    def a_snapshot_takes_their_place(self, both: bool) -> None:
+        """A restart or an install: nobody notices, the watches neither."""
+        driver = self.driver
+        data = b"".join(encode(driver.machine))
+        assert b"".join(encode(driver.twin)) == data
+        driver.twin = restore([data])
+        if both:
+            driver.machine = restore([data])
+            driver.watches.attach(driver.machine.history)
 
     @rule(back=st.integers(0, 12))
     def compact(self, back: int) -> None:

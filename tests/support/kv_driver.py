@@ -29,22 +29,22 @@ def request(op: str, *args: Any, **header: Any) -> client.Request:
 
 
 def dump(machine: Machine) -> dict[str, Any]:
-    """All replicated state, with every order that could matter."""
+    """All replicated state, with every order that could matter; those that decide nothing are sorted away."""
     history, sessions, leases = machine.history, machine.sessions, machine.leases
     return {
         "index": (machine.applied_index, machine.applied_term, machine.cluster_ms, machine.configuration),
-        "origins": list(machine.origins.items()),
+        "origins": sorted(machine.origins.items()),
         "revision": (history.revision, history.compaction_revision, history.event_bytes, history.state_bytes),
-        "records": list(history.records.items()),
+        "records": sorted(history.records.items()),
         "chains": sorted(history.chains.items()),
         "events": list(history.events),
         "keys": (list(history.keys("", None)), list(history.past_keys("", None))),
         "leases": [
-            (x.id, x.ttl_ms, x.deadline_ms, x.generation, x.private, list(x.keys)) for x in leases.all()
+            (x.id, x.ttl_ms, x.deadline_ms, x.generation, x.private, sorted(x.keys)) for x in leases.all()
         ],
         "next_lease": leases.next_id,
         "sessions": [
-            (client_id, s.used_ms, s.floor, list(s.results.items()), list(s.sizes.items()))
+            (client_id, s.used_ms, s.floor, sorted(s.results.items()), sorted(s.sizes.items()))
             for client_id, s in sessions.by_client.items()
         ],
         "kept_bytes": sessions.kept_bytes,

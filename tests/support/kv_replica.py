@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from kv_driver import dump
 
 from danube_raft.kv.machine import Machine
+from danube_raft.kv.sessions import Result
 from danube_raft.wire import client, codec
 from danube_raft.wire.entry import KIND_BATCH, Entry
 
@@ -39,20 +41,31 @@ def _raw(rng: random.Random, serial: int) -> bytes:
     return client.pack_request(command[0], 1, *command[1:], **(header if rng.random() < 0.8 else {}))
 
 
-def main(origin: bool) -> str:
-    """The digest."""
-    rng = random.Random(20)
-    machine = Machine()
-    results = []
+def entries(seed: int, count: int) -> Iterator[Entry]:
+    """`count` batches of any commands, some of them copies of older ones."""
+    rng = random.Random(seed)
     stamp = 0
-    for index in range(1, 401):
+    for index in range(1, count + 1):
         payload = b"".join(_raw(rng, index - rng.randrange(3) + 2) for _ in range(rng.randrange(1, 8)))
         stamp += rng.choice((0, 5, 60))
         seq = index if rng.random() < 0.9 else 1
-        entry = Entry(index, 1, KIND_BATCH, stamp, stamp + 9, (rng.randrange(3), 1, seq), payload)
-        requests = [client.check(raw) for raw in codec.unpack_stream(payload)] if origin else None
+        yield Entry(index, 1, KIND_BATCH, stamp, stamp + 9, (rng.randrange(3), 1, seq), payload)
+
+
+def replica(origin: bool) -> tuple[Machine, list[list[Result] | None]]:
+    """A machine after 400 entries, and their results."""
+    machine = Machine()
+    results = []
+    for entry in entries(20, 400):
+        requests = [client.check(raw) for raw in codec.unpack_stream(entry.payload)] if origin else None
         results.append(machine.apply(entry, requests))
     assert machine.revision > 300
+    return machine, results
+
+
+def main(origin: bool) -> str:
+    """The digest."""
+    machine, results = replica(origin)
     return hashlib.sha256(repr((dump(machine), results)).encode()).hexdigest()
 
 

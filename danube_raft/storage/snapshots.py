@@ -1,0 +1,268 @@
+"""The snapshots of a node: which there are, which are good, which may go; and one that arrives from a peer.
+
+    <data_dir>/snapshots/<term>-<index>.snap                     whole, or damaged later by the disk
+    <data_dir>/snapshots/<term>-<index>.snap.tmp                 being written by this node
+    <data_dir>/snapshots/<term>-<index>.snap.<SHA-256>.tmp       being received
+
+- A name without `.tmp` is only ever given to a whole file, by rename. What ends in `.tmp` when the node starts is left
+  over from a death and is removed.
+- Nothing is deleted unless enough newer ones were proven by reading all of them; so the last good one always stays, and
+  so does all that is newer, damaged or not.
+- What is passed over is named, with the reason: a node that starts from an older snapshot says so.
+
+The format is in `snapshot_file.py`. When to make one, and what to do with it, belongs to the processes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
+from danube_raft.storage.data_dir import sync_directory
+from danube_raft.storage.snapshot_file import (
+    MIN_BYTES,
+    SHA_BYTES,
+    SUFFIX,
+    SYNC_BYTES,
+    UNFINISHED_SUFFIX,
+    SnapshotMeta,
+    SnapshotWriter,
+    glance,
+    guarded,
+    publish,
+    verify,
+    write_all,
+)
+
+KEEP = 2
+"""Snapshots that are kept: one to start from, one in case it cannot be read."""
+
+_NAME = re.compile(r"\d{20}-\d{20}" + re.escape(SUFFIX))
+
+
+class Found(NamedTuple):
+    """`candidates`: what looks good from outside, the newest first. `skipped`: (name, reason) of all others."""
+
+    candidates: list[SnapshotMeta]
+    skipped: list[tuple[str, str]]
+
+
+class Pruned(NamedTuple):
+    """`deleted`: names of what is gone. `skipped`: (name, reason) of what is damaged and stays."""
+
+    deleted: list[str]
+    skipped: list[tuple[str, str]]
+
+
+class Snapshots:
+    """The snapshots in one directory, of one cluster. One object per directory at a time."""
+
+    def __init__(self, directory: Path, cluster_id: int) -> None:
+        self.directory = directory
+        self._cluster_id = cluster_id
+        self._good: set[SnapshotMeta] = set()
+        """Proven, by reading them or by having written them."""
+
+    def open(self) -> list[str]:
+        """Create the directory if there is none, remove what was never finished; its names. Raises DiskFailed."""
+        with guarded(self.directory, "open"):
+            if not self.directory.is_dir():
+                self.directory.mkdir()
+                sync_directory(self.directory.parent)
+            stale = sorted(name for name in self._names() if name.endswith(UNFINISHED_SUFFIX))
+            for name in stale:
+                (self.directory / name).unlink()
+            if stale:
+                sync_directory(self.directory)
+        return stale
+
+    def path(self, meta: SnapshotMeta) -> Path:
+        """Where that snapshot is."""
+        return self.directory / meta.name
+
+    def writer(self, index: int, term: int, chain: bytes) -> SnapshotWriter:
+        """Begin to write one; see there."""
+        return SnapshotWriter(self.directory, SnapshotMeta(index, term, self._cluster_id, chain))
+
+    def receiver(self, meta: SnapshotMeta) -> SnapshotReceiver:
+        """Begin to receive the snapshot that a peer announces, or go on with it; see there. Raises Corrupt when it is
+        of another cluster."""
+        if meta.cluster_id != self._cluster_id:
+            raise Corrupt(
+                f"the snapshot of index {meta.index} is of cluster {meta.cluster_id}, and this node belongs to "
+                f"{self._cluster_id}"
+            )
+        return SnapshotReceiver(self.directory, meta)
+
+    def trust(self, meta: SnapshotMeta) -> None:
+        """Take a snapshot for good that was just committed, or received and proven: it is not read again."""
+        self._good.add(meta)
+
+    def newest(self) -> Found:
+        """What can be tried, the newest first. Only both ends of each were read, so the reading may still fail: then
+        comes the next. Raises DiskFailed when the directory cannot be read."""
+        candidates: list[SnapshotMeta] = []
+        skipped: list[tuple[str, str]] = []
+        with guarded(self.directory, "read"):
+            names = sorted(self._names(), reverse=True)
+        for name in names:
+            if name.endswith(UNFINISHED_SUFFIX):
+                continue
+            if not _NAME.fullmatch(name):
+                skipped.append((name, "its name is not a snapshot's"))
+                continue
+            try:
+                candidates.append(glance(self.directory / name, self._cluster_id))
+            except (Corrupt, NewerFormat, DiskFailed) as error:
+                skipped.append((name, error.message))
+        return Found(candidates, skipped)
+
+    def verify(self, meta: SnapshotMeta, report: Callable[[], None] = lambda: None) -> None:
+        """Prove that snapshot by reading it, once; `report` is called after each frame.
+
+        Raises Corrupt, NewerFormat or DiskFailed.
+        """
+        if meta in self._good:
+            return
+        found = verify(self.path(meta), self._cluster_id, report)
+        if found != meta:
+            raise Corrupt(f"snapshot {self.path(meta)} is another one than it was")
+        self._good.add(meta)
+
+    def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
+        """Delete what is older than the newest `keep` good ones; nothing while there are not so many.
+
+        Reads those that were not proven yet. Raises DiskFailed when a file cannot be deleted.
+        """
+        assert keep > 0
+        candidates, skipped = self.newest()
+        good: list[SnapshotMeta] = []
+        for meta in candidates:
+            if len(good) == keep:
+                break
+            try:
+                self.verify(meta, report)
+            except (Corrupt, NewerFormat, DiskFailed) as error:
+                skipped.append((meta.name, error.message))
+            else:
+                good.append(meta)
+        self._good = set(good)
+        if len(good) < keep:
+            return Pruned([], skipped)
+        oldest = good[-1].name
+        with guarded(self.directory, "delete old snapshots in"):
+            names = sorted(name for name in self._names() if _NAME.fullmatch(name) and name < oldest)
+            for name in names:
+                (self.directory / name).unlink()
+            if names:
+                sync_directory(self.directory)
+        return Pruned(names, [(name, reason) for name, reason in skipped if name not in names])
+
+    def _names(self) -> Iterable[str]:
+        return [path.name for path in self.directory.iterdir()]
+
+
+class SnapshotReceiver:
+    """A snapshot that arrives in pieces, in order.
+
+    What has arrived stays in a file of its own, under the SHA-256 that was announced: a receiver made anew for the same
+    snapshot goes on where the last one was, whichever peer sends the rest. Nothing of it is believed before `finish`.
+    """
+
+    def __init__(self, directory: Path, meta: SnapshotMeta) -> None:
+        """Begin, or go on. `meta` is as announced, by a peer: Corrupt if it cannot be true. Raises DiskFailed."""
+        numbers = (meta.index, meta.term, meta.size)
+        if not all(0 < number < 1 << 63 for number in numbers) or meta.size < MIN_BYTES:
+            raise Corrupt(f"a snapshot is announced with (index, term, size) {numbers}, which cannot be")
+        if len(meta.sha256) != SHA_BYTES:
+            raise Corrupt(f"the snapshot of index {meta.index} is announced without a SHA-256")
+        self.meta = meta
+        self.path = directory / meta.name
+        self._stage = directory / f"{meta.name}.{meta.sha256.hex()}{UNFINISHED_SUFFIX}"
+        self._descriptor: int | None = None
+        self._ended = False
+        with self._writing("create"):
+            self._descriptor = os.open(self._stage, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._wanted = os.lseek(self._descriptor, 0, os.SEEK_END)
+            self._synced = self._wanted
+            if self._wanted > meta.size:
+                os.ftruncate(self._descriptor, 0)
+                self._wanted = self._synced = os.lseek(self._descriptor, 0, os.SEEK_SET)
+
+    @property
+    def wanted(self) -> int:
+        """Offset of the next piece."""
+        return self._wanted
+
+    @property
+    def complete(self) -> bool:
+        """Whether all bytes are there."""
+        return self._wanted == self.meta.size
+
+    def receive(self, offset: int, piece: bytes) -> int:
+        """Take a piece if it is the next one; the offset that is wanted then, which is the answer to any other one.
+
+        Raises DiskFailed, or Corrupt when there is more than was announced; both give up what has arrived.
+        """
+        if offset != self._wanted:
+            return self._wanted
+        if offset + len(piece) > self.meta.size:
+            self.abort()
+            raise Corrupt(
+                f"the snapshot of index {self.meta.index} is longer than the {self.meta.size} bytes announced"
+            )
+        with self._writing("write"):
+            write_all(self._held(), piece)
+            self._wanted += len(piece)
+            if self._wanted - self._synced >= SYNC_BYTES:
+                os.fdatasync(self._held())
+                self._synced = self._wanted
+        return self._wanted
+
+    def finish(self, report: Callable[[], None] = lambda: None) -> SnapshotMeta:
+        """Prove all of it, make it durable and give it its name. It must be complete.
+
+        Raises DiskFailed, or Corrupt or NewerFormat when it is not what was announced; the pieces are thrown away then.
+        """
+        assert self.complete, "a snapshot is finished when all its pieces are there"
+        with self._writing("finish"):
+            if verify(self._stage, self.meta.cluster_id, report) != self.meta:
+                raise Corrupt(f"the snapshot of index {self.meta.index} is not the one that was announced")
+            os.fsync(self._held())
+            self.release()
+            publish(self._stage, self.path)
+            self._ended = True
+        return self.meta
+
+    def release(self) -> None:
+        """Let go of the file and leave what has arrived, for another receiver to go on. Raises OSError."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def abort(self) -> None:
+        """Throw away what has arrived, as far as the disk lets it. May be called at any time; nothing after `finish`."""
+        if not self._ended:
+            self._ended = True
+            with suppress(OSError):
+                self.release()
+            with suppress(OSError):
+                self._stage.unlink()
+
+    def _held(self) -> int:
+        assert self._descriptor is not None, "the snapshot is finished or given up"
+        return self._descriptor
+
+    @contextmanager
+    def _writing(self, doing: str) -> Iterator[None]:
+        try:
+            with guarded(self._stage, doing):
+                yield
+        except (Corrupt, NewerFormat, DiskFailed):
+            self.abort()
+            raise
