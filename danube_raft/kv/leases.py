@@ -106,14 +106,16 @@ class Leases:
 
     def due(self, now_ms: int, limit: int) -> list[tuple[int, int]]:
         """(lease, generation) of at most `limit` leases whose deadline has come, the longest due first."""
-        found: list[Lease] = []
+        # A lease that was moved may have two equal entries: of such only one is put back.
+        found: dict[int, Lease] = {}
         deadline = self.next_deadline()
         while deadline is not None and deadline <= now_ms and len(found) < limit:
-            found.append(self._by_id[heappop(self._heap)[1]])
+            lease_id = heappop(self._heap)[1]
+            found[lease_id] = self._by_id[lease_id]
             deadline = self.next_deadline()
-        for lease in found:
+        for lease in found.values():
             heappush(self._heap, (lease.indexed_ms, lease.id))
-        return [(lease.id, lease.generation) for lease in found]
+        return [(lease.id, lease.generation) for lease in found.values()]
 
     def next_deadline(self) -> int | None:
         """Cluster time at which the next lease is due, None when there is no lease."""

@@ -152,6 +152,17 @@ def test_due_is_bounded_and_names_the_longest_due_first(store: Driver) -> None:
     assert store.machine.leases.next_deadline() == 1_096
 
 
+def test_a_lease_that_was_moved_to_and_fro_is_due_once(store: Driver) -> None:
+    """Named twice, it would take the place of another in an Expire."""
+    for ttl_ms in (100, 50, 100):
+        store.do("put_with_ttl", "/t", b"1", ttl_ms)
+    store.now += 60
+    assert _due(store) == ()
+    store.now += 140
+    assert _due(store) == ((1, 2),)
+    assert _due(store) == ((1, 2),)
+
+
 def test_the_index_stays_as_small_as_the_leases() -> None:
     """Renewals and ended leases must not fill the heap."""
     leases = Leases()
