@@ -43,13 +43,13 @@ def kinds_for(nodes: int) -> tuple[str, ...]:
     return ANYWHERE + 2 * (several + bridge + ring)
 
 
-def plan(source: random.Random, nodes: int, length: int) -> tuple[Fault, ...]:
+def plan(source: random.Random, nodes: int, length: int, earliest: int = 0) -> tuple[Fault, ...]:
     """The faults of a world of `length` virtual microseconds. They begin after a moment in which the cluster comes
-    up; in the middle all is mended and well for a while, so that every world gets something done."""
+    up, and not before `earliest`; in the middle all is mended and well for a while, so that every world gets something done."""
     kinds = [*source.sample(kinds_for(nodes), source.randint(2, 6)), MEND]
     pause_s = source.choice((0.4, 1.0, 2.5))
     calm_at: int | None = length // 2
-    at = round(source.uniform(0.3, 1.5) * SECOND)
+    at = max(round(source.uniform(0.3, 1.5) * SECOND), earliest)
     faults: list[Fault] = []
     while at < length:
         if calm_at is not None and at >= calm_at:

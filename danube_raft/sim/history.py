@@ -12,6 +12,7 @@ from typing import Any
 
 from danube_raft.client.record import Event
 from danube_raft.client.stream import Options
+from danube_raft.sim.describe import describe
 
 OK = "ok"
 REJECTED = "rejected"
@@ -63,8 +64,8 @@ class Operation:
         level = "" if self.level is None else f" {self.level}"
         ended = f"…{self.returned / 1e6:.6f}" if self.returned else "…"
         return (
-            f"client {self.client} {self.invoked / 1e6:.6f}{ended} {self.kind}{level} {self.args} -> "
-            f"{self.outcome} {self.result} {self.error}@{self.revision}"
+            f"client {self.client} {self.invoked / 1e6:.6f}{ended} {self.kind}{level} {describe(self.args)} -> "
+            f"{self.outcome} {describe(self.result)} {self.error}@{self.revision}"
         )
 
 

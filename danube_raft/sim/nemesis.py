@@ -62,9 +62,9 @@ class Nemesis:
         self._leader_share = source("leader share").choice((0.3, 0.6, 0.9))
         self._random = source("nothing yet")
 
-    def start(self, length: int) -> None:
-        """Plan the faults of the next `length` microseconds."""
-        faults = plan(self._source("plan"), len(self._nodes), length)
+    def start(self, length: int, earliest: int) -> None:
+        """Plan the faults of the next `length` microseconds, none of them before `earliest`."""
+        faults = plan(self._source("plan"), len(self._nodes), length, earliest)
         self.planned = tuple(each for each in faults if self._keep is None or each.number in self._keep)
         for fault in self.planned:
             self._schedule.at(self._schedule.now + fault.at, self._begin, fault)
@@ -247,23 +247,20 @@ class Nemesis:
         """Nothing comes through for a while, and then everything at once."""
         node = self._victim().node_id
         lasts_us = self._while(8_000)
-        others = self._random.sample(self._ids(), self._random.randint(1, len(self._nodes)))
-        pairs = [(a, b) for other in others for a, b in ((node, other), (other, node)) if a != b]
-        clogged = [pair for pair in pairs if self._random.random() < 0.6]
+        others = [other for other in self._ids() if other != node]
+        others = self._random.sample(others, self._random.randint(1, len(others)))
+        pairs = [pair for other in others for pair in ((node, other), (other, node))]
+        clogged = [pair for pair in pairs if self._random.random() < 0.6] or pairs
         self._network.clog(clogged, lasts_us)
-        return (
-            f"{', '.join(f'{a}>{b}' for a, b in clogged)} for {lasts_us / SECOND:.3f} s"
-            if clogged
-            else NOTHING
-        )
+        return f"{', '.join(f'{a}>{b}' for a, b in clogged)} for {lasts_us / SECOND:.3f} s"
 
     def _disturb(self) -> str:
         chance = self._random.choice
         loss, repeats, swaps = chance((0.0, 0.02, 0.2)), chance((0.0, 0.05, 0.2)), chance((0.0, 0.05, 0.2))
         extra_us = chance((0, 5 * MS, 150 * MS))
-        self._network.disturb(loss, repeats, swaps, extra_us)
         if not (loss or repeats or swaps or extra_us):
-            return NOTHING
+            loss = 0.1
+        self._network.disturb(loss, repeats, swaps, extra_us)
         return f"loss {loss}, repeats {repeats}, overtaking {swaps}, up to {extra_us / MS:.0f} ms late"
 
     def _mend(self) -> str:

@@ -52,6 +52,8 @@ WATCHING = 2_000
 """Number of the first client that watches."""
 WATCH_MS = 20_000
 """More than a watch takes to notice that its node is dead, to find another, and to be told how far it is."""
+FIRST_FAULT_MS = 100
+"""After the first node has started: before, there is nothing to disturb."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
@@ -125,10 +127,9 @@ class World:
     def run(self) -> None:
         """All of it. Raises Violation, or whatever the product raises."""
         starts = self._source("starts")
-        for node in self.nodes.values():
-            self.schedule.after(
-                round(starts.choice((0.001, 0.1, 3.0)) * starts.random() * SECOND), node.boot_again, 0
-            )
+        delays = [round(starts.choice((0.001, 0.1, 3.0)) * starts.random() * SECOND) for _ in self.nodes]
+        for node, delay in zip(self.nodes.values(), delays, strict=True):
+            self.schedule.after(delay, node.boot_again, 0)
         for number in range(self.settings.clients):
             self.workload.add(self._new_client(number))
         bare = BareClient(BARE, tuple(self._by_endpoint), self.schedule, self._transmit, self._ended)
@@ -136,7 +137,7 @@ class World:
         self.workload.add_bare(bare)
         for watcher in self.watchers.values():
             self.schedule.after(self._client_source.randrange(3 * SECOND), watcher.start)
-        self.nemesis.start(round(self.options.seconds * SECOND))
+        self.nemesis.start(round(self.options.seconds * SECOND), min(delays) + FIRST_FAULT_MS * MS)
         self.schedule.run_until(round(self.options.seconds * SECOND))
         self._heal()
         self._demand_progress()
