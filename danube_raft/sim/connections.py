@@ -246,6 +246,10 @@ class Connections:
         self._by_identity: dict[bytes, Connection] = {}
         self._made = 0
 
+    def heal(self) -> None:
+        """None dies silently any more; those that are dead stay so."""
+        self._dead_chance = 0.0
+
     def latency(self) -> int:
         """Of one message, in microseconds."""
         return LATENCY_US // 2 + int(self._random.expovariate(1 / LATENCY_US))

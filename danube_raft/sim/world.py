@@ -50,8 +50,9 @@ BARE = 1_000
 """Number of the client without a session."""
 WATCHING = 2_000
 """Number of the first client that watches."""
-WATCH_MS = 20_000
-"""More than a watch takes to notice that its node is dead, to find another, and to be told how far it is."""
+WATCH_MS = 60_000
+"""More than a watch takes to notice that its node is dead, to find another, and to be told how far it is; also where a
+queue of three messages ends it again after every ten revisions."""
 FIRST_FAULT_MS = 100
 """After the first node has started: before, there is nothing to disturb."""
 MESSAGES_MS = 1_000
@@ -151,6 +152,7 @@ class World:
         # A sync that hangs ends when the disk says so.
         hung_until = max(node.disk.busy_until for node in self.nodes.values())
         self.nemesis.stop()
+        self.connections.heal()
         self.workload.stop()
         for watcher in self.watchers.values():
             watcher.settle()
