@@ -21,7 +21,7 @@ from danube_raft.config import Config
 from danube_raft.raft import candidate, follower, leader
 from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
 from danube_raft.raft.read_index import NOT_LEADER
-from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, State
+from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, Installing, State
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_CONFIGURATION,
@@ -109,10 +109,25 @@ class Core:
 
     # ---------------------------------------------------------------- inputs
 
-    def allow_campaign(self, now: int) -> None:
-        """The state machine is loaded: from now on this node may campaign. Votes and acks never waited for it."""
+    def has(self, index: int, term: int) -> bool:
+        """Whether the log holds the entry (index, term) durably, or purged exactly up to it. Only a snapshot that ends
+        with such an entry may be loaded: one that a crash kept from being installed may know more than the log, or
+        what a later truncation would cut off.
+        """
+        state = self._state
+        return index <= state.writes.durable_index and state.log.matches(index, term)
+
+    def loaded(self, index: int, now: int) -> None:
+        """The state machine is loaded and holds everything up to `index`, from a snapshot whose end this log `has`; or,
+        with nothing purged, nothing.
+
+        From now on this node may campaign. Votes and acks never waited for it. Committed entries may have been handed
+        over before; those up to `index` are not needed.
+        """
         state = self._state
         state.enter(now)
+        assert state.log.purged_index <= index <= state.writes.durable_index, "a gap behind the snapshot"
+        state.hold_snapshot(index)
         state.may_campaign = True
         if state.election_at is None and state.role == FOLLOWER:
             # The timer ran out before, without a leader.
@@ -194,6 +209,7 @@ class Core:
         state = self._state
         state.enter(now)
         state.messages += state.writes.ack(seq)
+        state.finish_install(seq)
         state.log.evict(state.writes.durable_index)
         if state.role == LEADER:
             leader.advance_commit(state)
@@ -208,6 +224,33 @@ class Core:
         """The state machine has applied everything up to `index`."""
         self._state.delivery.applied(index)
         self._check()
+
+    def purge(self, index: int, now: int) -> None:
+        """Forget the log up to `index`: a durable snapshot holds what it did. The disk is the caller's business."""
+        state = self._state
+        state.enter(now)
+        assert index <= state.delivery.applied_index, "only what is applied is purged"
+        if index > state.log.purged_index:
+            state.log.purge(index)
+        self._check()
+
+    def install(
+        self, index: int, term: int, configuration: Configuration, stamp_ms: int, now: int
+    ) -> int | None:
+        """A snapshot of the leader's that ends with (index, term) is on the disk; `configuration` and cluster time
+        `stamp_ms` are those at its end. Returns the seq under which the log-writer has to make the log begin behind
+        it; the core does the same when that is durable. None: it is of no use here.
+
+        The output has to be taken first, so that nothing is overtaken.
+        """
+        state = self._state
+        state.enter(now)
+        if state.role != FOLLOWER or state.installing is not None or index <= state.commit_index:
+            return None
+        seq = state.writes.install(state.now, state.log.last_index)
+        state.installing = Installing(seq, index, term, configuration, stamp_ms)
+        self._check()
+        return seq
 
     def log_chunk(self, first: int, entries: tuple[Entry, ...], now: int) -> None:
         """The answer to a ReadLog that began at `first`."""
@@ -346,6 +389,11 @@ class Core:
         it needs was purged. Empty in the other roles."""
         lead = self._state.lead
         return {} if lead is None else {to: progress.state for to, progress in lead.peers.items()}
+
+    @property
+    def installing(self) -> bool:
+        """Whether a snapshot is on its way into the log."""
+        return self._state.installing is not None
 
     @property
     def suspect(self) -> str:
