@@ -189,6 +189,29 @@ def test_what_the_log_has_behind_a_snapshot_stays_only_if_it_goes_on_from_it(mat
     assert (cluster[1].durable_index, cluster[1].commit_index) == (cluster[1].last_index, 3)
 
 
+def test_a_node_that_had_nothing_gets_its_configuration_with_the_snapshot() -> None:
+    cluster = Cluster(3, logs={1: [1, 1, 1], 2: [1], 3: []})
+    node = cluster.world.nodes[3]
+    assert cluster[3].configuration.voters == ()
+    cluster.hear(3, 1, 1, peer.Heartbeat(0, 0, 0))
+    assert node.install(cluster.world.nodes[1].point(3))
+    cluster.sync(3)
+    assert cluster[3].configuration == cluster[1].configuration
+    cluster.boot(3)
+    assert cluster[3].configuration == cluster[1].configuration
+
+
+def test_a_log_that_is_reset_has_nothing_uncommitted() -> None:
+    """PITFALLS 23: what was dropped must not take the room of what is to come."""
+    cluster = Cluster(3, logs={1: [1], 2: [1], 3: [1]})
+    node = cluster.world.nodes[1]
+    cluster.hear(1, 2, 2, peer.AppendEntries(1, 1, 0, 0, (entry(2, 2, b"x" * 500),)))
+    assert cluster[1]._state.uncommitted.size_bytes > 500
+    assert node.install(Snapshot(9, 2, node.point(1).configuration, 0))
+    cluster.sync(1)
+    assert cluster[1]._state.uncommitted.size_bytes == 0
+
+
 def test_a_vote_during_the_installation_is_no_obstacle() -> None:
     cluster = Cluster(3, logs={1: [1, 1, 1], 2: [1], 3: [1]})
     node = cluster.world.nodes[1]
