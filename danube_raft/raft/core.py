@@ -2,12 +2,9 @@
 
 - Pure and synchronous. `now` is monotonic ms and never goes back; randomness is handed in; nothing here does I/O.
 - After any inputs the caller takes one `Output` and carries it out (see output.py), then sleeps until `next_timer()`.
-- A message of an older term is answered with the newer one and otherwise inert; one of a newer term makes this node a
-  follower of that term at once, in every role. Two exceptions: a request for a pre-vote changes nothing, and a
-  request for a vote is ignored while a leader is heard, so that a node that was cut off does no harm.
+- A message of another term goes through terms.py first.
 - Every role has a row for every Raft message; `_inert` says that it has no effect there.
-- Invariants, asserted after each input: `purged ≤ snapshot ≤ applied ≤ handed ≤ min(commit, durable) ≤ last`; term,
-  commit and applied never shrink, durable only by truncation.
+- What holds after each input is asserted, see invariants.py.
 
 What a role does belongs into its module, what a node knows into state.py.
 """
@@ -18,7 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.raft import candidate, follower, leader
+from danube_raft.raft import candidate, follower, leader, terms
+from danube_raft.raft.invariants import Invariants
 from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
 from danube_raft.raft.read_index import NOT_LEADER
 from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, Installing, State
@@ -91,8 +89,6 @@ TIMERS: dict[str, Callable[[State], None]] = {
 RAFT_MESSAGES = frozenset(TABLE[FOLLOWER])
 """What `Core.step` takes; other peer messages belong to whoever drives the core."""
 
-_FROM_LEADER = (peer.AppendEntries, peer.Heartbeat)
-
 
 class Core:
     """One node's share of the consensus. Every input is a method; `take_output` says what to do."""
@@ -103,8 +99,7 @@ class Core:
         assert node_id > 0
         self._state = State(node_id, config, recovered, random, now)
         self._told: tuple[str, int, int] | None = None
-        self._seen = (0, 0, 0)
-        self._seen_durable = (0, 0)
+        self._invariants = Invariants()
         self._check()
 
     # ---------------------------------------------------------------- inputs
@@ -156,13 +151,13 @@ class Core:
         if kind not in RAFT_MESSAGES or header.receiver != state.node_id or header.sender == state.node_id:
             return
         if header.term > state.term:
-            self._see_newer_term(header, message)
+            terms.see_newer(state, header, message)
         # The two pre-vote messages speak of a term that nobody is in yet.
         if header.term == state.term or kind in (peer.RequestPreVote, peer.PreVoteReply):
             TABLE[state.role][kind](state, header, message)
             self._after()
         elif header.term < state.term:
-            self._answer_older_term(header, message)
+            terms.answer_older(state, header, message)
         self._check()
 
     def propose(self, origin: tuple[int, int, int], payload: bytes, wall_ms: int, now: int) -> Refusal | None:
@@ -305,26 +300,6 @@ class Core:
         self._told = told
         return local.Role(*told, state.clock.read(state.now), state.now, state.commit_index)
 
-    # ---------------------------------------------------------------- terms
-
-    def _see_newer_term(self, header: peer.Header, message: peer.Message) -> None:
-        state = self._state
-        if isinstance(message, peer.RequestPreVote):
-            return
-        if isinstance(message, peer.RequestVote) and not message.transfer and state.is_led():
-            return
-        state.follow(header.term, header.sender if isinstance(message, _FROM_LEADER) else 0)
-
-    def _answer_older_term(self, header: peer.Header, message: peer.Message) -> None:
-        """Only the term in the header matters: the receiver becomes a follower of it."""
-        state = self._state
-        if isinstance(message, peer.RequestVote):
-            state.send(header.sender, peer.VoteReply(False))
-        elif isinstance(message, peer.AppendEntries):
-            state.send(header.sender, peer.AppendReply(False, message.prev_index, 0, 0, False))
-        elif isinstance(message, peer.Heartbeat):
-            state.send(header.sender, peer.HeartbeatReply(message.round, 0, False))
-
     # ---------------------------------------------------------------- what can be seen
 
     @property
@@ -416,17 +391,4 @@ class Core:
             self._state.clear_suspicion()
 
     def _check(self) -> None:
-        state = self._state
-        log, commit, durable = state.log, state.commit_index, state.writes.durable_index
-        delivery = state.delivery
-        applied = delivery.applied_index
-        assert log.purged_index <= applied <= delivery.handed_index <= commit <= log.last_index
-        assert delivery.handed_index <= durable <= log.last_index
-        seen = self._seen
-        assert seen[0] <= state.term, "the term never shrinks"
-        assert seen[1] <= commit, "the commit index never shrinks"
-        assert seen[2] <= applied, "the applied index never shrinks"
-        self._seen = (state.term, commit, applied)
-        seen_durable = (log.truncations, durable)
-        assert self._seen_durable <= seen_durable, "the durable index shrinks only by truncation"
-        self._seen_durable = seen_durable
+        self._invariants.check(self._state)

@@ -205,9 +205,11 @@ def test_a_log_that_is_reset_has_nothing_uncommitted() -> None:
     """PITFALLS 23: what was dropped must not take the room of what is to come."""
     cluster = Cluster(3, logs={1: [1], 2: [1], 3: [1]})
     node = cluster.world.nodes[1]
-    cluster.hear(1, 2, 2, peer.AppendEntries(1, 1, 0, 0, (entry(2, 2, b"x" * 500),)))
-    assert cluster[1]._state.uncommitted.size_bytes > 500
-    assert node.install(Snapshot(9, 2, node.point(1).configuration, 0))
+    tail = tuple(entry(index, 2, b"x" * 500) for index in (2, 3, 4))
+    cluster.hear(1, 2, 2, peer.AppendEntries(1, 1, 0, 0, tail))
+    cluster.hear(1, 3, 3, peer.Heartbeat(0, 0, 0))
+    assert cluster[1]._state.uncommitted.size_bytes > 1_500
+    assert node.install(Snapshot(3, 3, node.point(1).configuration, 0))
     cluster.sync(1)
     assert cluster[1]._state.uncommitted.size_bytes == 0
 
