@@ -66,6 +66,8 @@ class Consensus:
         self._core: Core | None = None
         self._pids = {CONSENSUS: pid}
         self._kv_loaded = False
+        self._kv_index = 0
+        """Up to where the state machine had loaded."""
         self._for_kv: list[local.Message] = []
         self._proposals: list[tuple[Origin, bytes]] = []
         self._appended_term = 0
@@ -157,7 +159,7 @@ class Consensus:
         if recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect:
             self._bootstrap(self._core, now)
         if self._kv_loaded:
-            self._core.allow_campaign(now)
+            self._core.loaded(self._kv_index, now)
 
     def _bootstrap(self, core: Core, now: int) -> None:
         """Without seeds a node is a cluster of its own, at once; with them only the initialiser begins the log."""
@@ -190,8 +192,9 @@ class Consensus:
             return
         # The first one says that the state machine is loaded and where it stands.
         self._kv_loaded = True
+        self._kv_index = index
         if self._core is not None:
-            self._core.allow_campaign(now)
+            self._core.loaded(index, now)
 
     def _read_index(self, number: int, now: int) -> None:
         core = self._core

@@ -2,12 +2,9 @@
 
 - Pure and synchronous. `now` is monotonic ms and never goes back; randomness is handed in; nothing here does I/O.
 - After any inputs the caller takes one `Output` and carries it out (see output.py), then sleeps until `next_timer()`.
-- A message of an older term is answered with the newer one and otherwise inert; one of a newer term makes this node a
-  follower of that term at once, in every role. Two exceptions: a request for a pre-vote changes nothing, and a
-  request for a vote is ignored while a leader is heard, so that a node that was cut off does no harm.
+- A message of another term goes through terms.py first.
 - Every role has a row for every Raft message; `_inert` says that it has no effect there.
-- Invariants, asserted after each input: `purged ≤ snapshot ≤ applied ≤ handed ≤ min(commit, durable) ≤ last`; term,
-  commit and applied never shrink, durable only by truncation.
+- What holds after each input is asserted, see invariants.py.
 
 What a role does belongs into its module, what a node knows into state.py.
 """
@@ -18,10 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.raft import candidate, follower, leader
+from danube_raft.raft import candidate, follower, leader, terms
+from danube_raft.raft.invariants import Invariants
 from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
 from danube_raft.raft.read_index import NOT_LEADER
-from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, State
+from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, Installing, State
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_CONFIGURATION,
@@ -91,8 +89,6 @@ TIMERS: dict[str, Callable[[State], None]] = {
 RAFT_MESSAGES = frozenset(TABLE[FOLLOWER])
 """What `Core.step` takes; other peer messages belong to whoever drives the core."""
 
-_FROM_LEADER = (peer.AppendEntries, peer.Heartbeat)
-
 
 class Core:
     """One node's share of the consensus. Every input is a method; `take_output` says what to do."""
@@ -103,16 +99,30 @@ class Core:
         assert node_id > 0
         self._state = State(node_id, config, recovered, random, now)
         self._told: tuple[str, int, int] | None = None
-        self._seen = (0, 0, 0)
-        self._seen_durable = (0, 0)
+        self._invariants = Invariants()
         self._check()
 
     # ---------------------------------------------------------------- inputs
 
-    def allow_campaign(self, now: int) -> None:
-        """The state machine is loaded: from now on this node may campaign. Votes and acks never waited for it."""
+    def has(self, index: int, term: int) -> bool:
+        """Whether the log holds the entry (index, term) durably, or purged exactly up to it. Only a snapshot that ends
+        with such an entry may be loaded: one that a crash kept from being installed may know more than the log, or
+        what a later truncation would cut off.
+        """
+        state = self._state
+        return index <= state.writes.durable_index and state.log.matches(index, term)
+
+    def loaded(self, index: int, now: int) -> None:
+        """The state machine is loaded and holds everything up to `index`, from a snapshot whose end this log `has`; or,
+        with nothing purged, nothing.
+
+        From now on this node may campaign. Votes and acks never waited for it. Committed entries may have been handed
+        over before; those up to `index` are not needed.
+        """
         state = self._state
         state.enter(now)
+        assert state.log.purged_index <= index <= state.writes.durable_index, "a gap behind the snapshot"
+        state.hold_snapshot(index)
         state.may_campaign = True
         if state.election_at is None and state.role == FOLLOWER:
             # The timer ran out before, without a leader.
@@ -141,13 +151,13 @@ class Core:
         if kind not in RAFT_MESSAGES or header.receiver != state.node_id or header.sender == state.node_id:
             return
         if header.term > state.term:
-            self._see_newer_term(header, message)
+            terms.see_newer(state, header, message)
         # The two pre-vote messages speak of a term that nobody is in yet.
         if header.term == state.term or kind in (peer.RequestPreVote, peer.PreVoteReply):
             TABLE[state.role][kind](state, header, message)
             self._after()
         elif header.term < state.term:
-            self._answer_older_term(header, message)
+            terms.answer_older(state, header, message)
         self._check()
 
     def propose(self, origin: tuple[int, int, int], payload: bytes, wall_ms: int, now: int) -> Refusal | None:
@@ -194,6 +204,7 @@ class Core:
         state = self._state
         state.enter(now)
         state.messages += state.writes.ack(seq)
+        state.finish_install(seq)
         state.log.evict(state.writes.durable_index)
         if state.role == LEADER:
             leader.advance_commit(state)
@@ -208,6 +219,33 @@ class Core:
         """The state machine has applied everything up to `index`."""
         self._state.delivery.applied(index)
         self._check()
+
+    def purge(self, index: int, now: int) -> None:
+        """Forget the log up to `index`: a durable snapshot holds what it did. The disk is the caller's business."""
+        state = self._state
+        state.enter(now)
+        assert index <= state.delivery.applied_index, "only what is applied is purged"
+        if index > state.log.purged_index:
+            state.log.purge(index)
+        self._check()
+
+    def install(
+        self, index: int, term: int, configuration: Configuration, stamp_ms: int, now: int
+    ) -> int | None:
+        """A snapshot of the leader's that ends with (index, term) is on the disk; `configuration` and cluster time
+        `stamp_ms` are those at its end. Returns the seq under which the log-writer has to make the log begin behind
+        it; the core does the same when that is durable. None: it is of no use here.
+
+        The output has to be taken first, so that nothing is overtaken.
+        """
+        state = self._state
+        state.enter(now)
+        if state.role != FOLLOWER or state.installing is not None or index <= state.commit_index:
+            return None
+        seq = state.writes.install(state.now, state.log.last_index)
+        state.installing = Installing(seq, index, term, configuration, stamp_ms)
+        self._check()
+        return seq
 
     def log_chunk(self, first: int, entries: tuple[Entry, ...], now: int) -> None:
         """The answer to a ReadLog that began at `first`."""
@@ -261,26 +299,6 @@ class Core:
             return None
         self._told = told
         return local.Role(*told, state.clock.read(state.now), state.now, state.commit_index)
-
-    # ---------------------------------------------------------------- terms
-
-    def _see_newer_term(self, header: peer.Header, message: peer.Message) -> None:
-        state = self._state
-        if isinstance(message, peer.RequestPreVote):
-            return
-        if isinstance(message, peer.RequestVote) and not message.transfer and state.is_led():
-            return
-        state.follow(header.term, header.sender if isinstance(message, _FROM_LEADER) else 0)
-
-    def _answer_older_term(self, header: peer.Header, message: peer.Message) -> None:
-        """Only the term in the header matters: the receiver becomes a follower of it."""
-        state = self._state
-        if isinstance(message, peer.RequestVote):
-            state.send(header.sender, peer.VoteReply(False))
-        elif isinstance(message, peer.AppendEntries):
-            state.send(header.sender, peer.AppendReply(False, message.prev_index, 0, 0, False))
-        elif isinstance(message, peer.Heartbeat):
-            state.send(header.sender, peer.HeartbeatReply(message.round, 0, False))
 
     # ---------------------------------------------------------------- what can be seen
 
@@ -348,6 +366,11 @@ class Core:
         return {} if lead is None else {to: progress.state for to, progress in lead.peers.items()}
 
     @property
+    def installing(self) -> bool:
+        """Whether a snapshot is on its way into the log."""
+        return self._state.installing is not None
+
+    @property
     def suspect(self) -> str:
         """Why this node's promises do not count (SUSPECT), or empty."""
         return self._state.suspect
@@ -368,17 +391,4 @@ class Core:
             self._state.clear_suspicion()
 
     def _check(self) -> None:
-        state = self._state
-        log, commit, durable = state.log, state.commit_index, state.writes.durable_index
-        delivery = state.delivery
-        applied = delivery.applied_index
-        assert log.purged_index <= applied <= delivery.handed_index <= commit <= log.last_index
-        assert delivery.handed_index <= durable <= log.last_index
-        seen = self._seen
-        assert seen[0] <= state.term, "the term never shrinks"
-        assert seen[1] <= commit, "the commit index never shrinks"
-        assert seen[2] <= applied, "the applied index never shrinks"
-        self._seen = (state.term, commit, applied)
-        seen_durable = (log.truncations, durable)
-        assert self._seen_durable <= seen_durable, "the durable index shrinks only by truncation"
-        self._seen_durable = seen_durable
+        self._invariants.check(self._state)

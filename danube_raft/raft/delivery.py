@@ -2,6 +2,7 @@
 
 - Every index from the purged one + 1 on is handed over once per boot, in order, when it is committed *and* durable
   here: `applied ≤ handed ≤ min(commit, durable)`.
+- A state machine that has loaded a snapshot gets what is behind it only (`jump`).
 - At most `unapplied_max_bytes` are handed over and not applied yet, or one entry; `applied` gives the credit back.
 - What is not in memory is read from the log a chunk at a time. Replay after a restart is the same path.
 """
@@ -43,6 +44,15 @@ class Delivery:
         while owed and owed[0][0] <= index:
             self._owed_bytes -= owed.popleft()[1]
         self.applied_index = max(self.applied_index, index)
+
+    def jump(self, index: int) -> None:
+        """The state machine holds everything up to `index`, from a snapshot: what is not beyond it is not needed."""
+        if index <= self.handed_index:
+            return
+        self.handed_index = self.applied_index = index
+        self._owed.clear()
+        self._owed_bytes = 0
+        self._staged.clear()
 
     def offer(self, entries: tuple[Entry, ...], limit: int) -> None:
         """Entries read from the log. Used if the stream waits for the first of them, up to index `limit`."""

@@ -9,7 +9,8 @@
   which halves what a commit costs. Should an ack be lost, the answer to a heartbeat says the same.
 - A vote is given once per term, to a log that is no older, and is held until it is durable. Own membership plays no
   part: a learner that has not yet seen its promotion must vote (PITFALLS 9).
-- Over its credit for unacknowledged writes it ignores entries; the leader repeats.
+- Over its credit for unacknowledged writes, and while a snapshot is being installed, it ignores entries; the leader
+  repeats.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from danube_raft.wire.entry import Entry
 def on_append_entries(state: State, header: peer.Header, message: peer.AppendEntries) -> None:
     """Bring the log in line with the leader's."""
     state.heard_leader(header.sender, message.commit_index, message.time_ms)
-    if state.writes.unacked_bytes >= state.config.unacked_write_max_bytes:
+    if state.installing is not None or state.writes.unacked_bytes >= state.config.unacked_write_max_bytes:
         return
     prev, entries = message.prev_index, message.entries
     if prev < state.commit_index:

@@ -213,6 +213,9 @@ def _is_open(state: State, progress: Progress) -> bool:
 
 def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entry, ...]) -> None:
     prev = progress.next_index - 1
+    if prev < state.log.purged_index:
+        progress.need_snapshot()
+        return
     prev_term = state.log.term(prev)
     time_ms = state.clock.read(state.now)
     state.send(to, peer.AppendEntries(prev, prev_term, state.commit_index, time_ms, entries))

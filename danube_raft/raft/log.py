@@ -105,6 +105,26 @@ class Log:
         self.last_term = self._term[-1]
         self.truncations += 1
 
+    def purge(self, index: int) -> None:
+        """Forget everything up to `index`, of which only the term stays known."""
+        assert self.purged_index <= index <= self.last_index
+        run = bisect_right(self._first, index)
+        self._first[:run] = [index]
+        self._term[:run] = [self._term[run - 1]]
+        for old in range(self.cache_first, index + 1):
+            self._cache_bytes -= len(self._cache.pop(old).payload) + ENTRY_OVERHEAD_BYTES
+        self.cache_first = max(self.cache_first, index + 1)
+        self.purged_index = index
+
+    def reset(self, index: int, term: int) -> None:
+        """Begin anew behind (index, term): nothing that was here belongs to what comes."""
+        self.purged_index = self.last_index = index
+        self._first, self._term, self.last_term = [index], [term], term
+        self._cache.clear()
+        self._cache_bytes = 0
+        self.cache_first = index + 1
+        self.truncations += 1
+
     def evict(self, durable_index: int) -> None:
         """Drop the oldest payloads over the limit, but none that could not be read back."""
         while self._cache_bytes > self._cache_max_bytes and self.cache_first <= durable_index:

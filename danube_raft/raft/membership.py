@@ -2,6 +2,7 @@
 
 - A configuration is read from the log and is active as soon as it is appended, committed or not (§6 of the paper).
 - It is truncated with the log: then the one before is active again.
+- A snapshot brings the configuration at its index, which stands for all before it.
 - A node without any configuration belongs to no cluster yet: it votes and appends, and never campaigns.
 - A node may campaign if it is a voter in the newest configuration or in an older one that may still be the
   committed one: others may need it exactly because the newest was never committed (cowsql/raft#150).
@@ -33,6 +34,12 @@ class Membership:
         """The log was cut from `first` on."""
         while self._history and self._history[-1][0] >= first:
             self._history.pop()
+        self._activate()
+
+    def install(self, index: int, configuration: Configuration) -> None:
+        """A snapshot that ends with `index` was installed; what the log has behind it stays."""
+        later = [item for item in self._history if item[0] > index]
+        self._history = [(index, configuration), *later]
         self._activate()
 
     def may_campaign(self, node_id: int, commit_index: int) -> bool:

@@ -9,10 +9,14 @@
   that they do not count, until an entry of the current leader's own term is committed and durable here. It begins
   with a new term, so that this leader is not one that counts acks which were lost.
 
+- While a snapshot is being installed the log is as it was, takes no entries, and this node does not campaign.
+
 Who decides what in which role does not belong here; see follower, candidate and leader.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from danube_raft.config import Config
 from danube_raft.raft.cluster_clock import ClusterClock
@@ -24,12 +28,30 @@ from danube_raft.raft.output import RandomSource, ReadId, Send
 from danube_raft.raft.uncommitted import Uncommitted
 from danube_raft.raft.writes import Writes
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, HardState, entry_bytes, unpack_configuration
+from danube_raft.wire.entry import (
+    KIND_CONFIGURATION,
+    Configuration,
+    Entry,
+    HardState,
+    entry_bytes,
+    unpack_configuration,
+)
 
 FOLLOWER = "follower"
 PRE_CANDIDATE = "pre-candidate"
 CANDIDATE = "candidate"
 LEADER = "leader"
+
+
+class Installing(NamedTuple):
+    """A snapshot that ends with (index, term), on its way to the disk with write `seq`. `configuration`: the one at
+    that index; `stamp_ms`: its cluster time."""
+
+    seq: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    configuration: Configuration
+    stamp_ms: int
 
 
 class State:
@@ -59,6 +81,7 @@ class State:
         self.messages: list[Send] = []
         self.read_answers: list[tuple[ReadId, int]] = []
         self.lead: Leadership | None = None
+        self.installing: Installing | None = None
         # Elections. `election_at` None: no time limit runs (a candidate waits for its disk, a learner for a leader).
         self.may_campaign = False
         self.leader_heard_at = now
@@ -164,6 +187,7 @@ class State:
         return (
             self.may_campaign
             and not self.suspect
+            and self.installing is None
             and self.membership.may_campaign(self.node_id, self.commit_index)
         )
 
@@ -197,6 +221,29 @@ class State:
             assert index <= self.log.last_index
             self.commit_index = index
             self.uncommitted.committed(index)
+
+    def hold_snapshot(self, index: int) -> None:
+        """The state machine holds everything up to `index`, which is committed and durable here."""
+        self.verified_index = max(self.verified_index, index)
+        self.commit_to(index)
+        self.delivery.jump(index)
+
+    def finish_install(self, seq: int) -> None:
+        """The disk is done up to `seq`: if a snapshot was being installed, the log begins behind it now."""
+        point = self.installing
+        if point is None or point.seq > seq:
+            return
+        self.installing = None
+        if self.log.matches(point.index, point.term):
+            self.log.purge(point.index)
+        else:
+            self.log.reset(point.index, point.term)
+            self.writes.reset(point.index)
+            self.uncommitted.reset()
+            self.verified_index = min(self.verified_index, point.index)
+        self.membership.install(point.index, point.configuration)
+        self.clock.observe(point.stamp_ms)
+        self.hold_snapshot(point.index)
 
     def safe_index(self) -> int:
         """Up to where entries are committed and durable here."""

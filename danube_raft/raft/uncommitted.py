@@ -34,6 +34,11 @@ class Uncommitted:
         while entries and entries[-1][0] >= first:
             self.size_bytes -= entries.pop()[1]
 
+    def reset(self) -> None:
+        """The log begins anew."""
+        self._entries.clear()
+        self.size_bytes = 0
+
     def committed(self, index: int) -> None:
         """Everything up to `index` is committed."""
         entries = self._entries

@@ -3,6 +3,7 @@
 - Writes have seq 1, 2, 3… per boot and are acknowledged in that order: an ack of n covers all up to n.
 - After ack n the durable index is the last index of write n, capped below the lowest truncation point of any later
   write, issued or not: else an ack would vouch for entries that a later overwrite has replaced (the ABA race).
+- The installation of a snapshot is a change like a write: it has a seq, and nothing overtakes it.
 - A held message (vote, request for votes, append ack) waits for the seq that makes true what it says. When the term
   changes all held messages are dropped: nobody counts them any more.
 - Whatever was appended since the last `take`, together with truncation and hard state, is one write.
@@ -83,8 +84,11 @@ class Writes:
     @property
     def barrier(self) -> int:
         """The seq that makes everything durable that is known by now."""
-        dirty = self._entries or self._truncate_from or self._hard_state is not None
-        return self.seq + 1 if dirty else self.seq
+        return self.seq + 1 if self._is_dirty else self.seq
+
+    @property
+    def _is_dirty(self) -> bool:
+        return bool(self._entries or self._truncate_from or self._hard_state is not None)
 
     def hold(self, send: Send) -> bool:
         """Keep `send` until all that is known by now is durable; False if it is already."""
@@ -104,7 +108,7 @@ class Writes:
 
     def take(self, now: int, last_index: int) -> WriteOut | None:
         """The next write, if there is anything to persist."""
-        if not self._entries and not self._truncate_from and self._hard_state is None:
+        if not self._is_dirty:
             return None
         self.seq += 1
         write = WriteOut(self.seq, self._truncate_from, tuple(self._entries), self._hard_state)
@@ -114,6 +118,21 @@ class Writes:
         self._truncate_from = 0
         self._hard_state = None
         return write
+
+    def install(self, now: int, last_index: int) -> int:
+        """The seq of an installation, behind all that was taken; the log keeps its last index until that is durable."""
+        assert not self._is_dirty, "what is known by now is taken first"
+        self.seq += 1
+        self.issued.append(Issued(self.seq, last_index, 0, 0, now))
+        return self.seq
+
+    def reset(self, index: int) -> None:
+        """The log on disk begins anew behind `index`."""
+        assert not any(write.size_bytes or write.truncate_from for write in self.issued), (
+            "no entry overtakes it"
+        )
+        self.issued = deque(write._replace(last_index=index) for write in self.issued)
+        self.durable_index = index
 
     def ack(self, seq: int) -> list[Send]:
         """All writes up to `seq` are durable; returns the messages that may leave now."""

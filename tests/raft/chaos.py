@@ -7,6 +7,9 @@ Checked after every event (names from Figure 3 of the paper):
 - no vote and no ack leaves before the disk says what it promises;
 - a read is answered with no less than what was committed when it was asked;
 - log matching, at intervals.
+
+With `snapshots` nodes write down their state, purge their logs, and leaders send what they have written down; such a
+snapshot may arrive late, twice, or in the middle of anything.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from danube_raft.config import Config
 from danube_raft.wire import peer
 from danube_raft.wire.entry import Entry
 
-from .world import Disk, Node, World, voters
+from .world import Disk, Node, Snapshot, World, voters
 
 CONFIG = replace(
     Config(),
@@ -38,7 +41,7 @@ CONFIG = replace(
 class Chaos:
     """A run from `seed` with `size` voters."""
 
-    def __init__(self, seed: int, size: int, *, lose_disks: bool = False) -> None:
+    def __init__(self, seed: int, size: int, *, lose_disks: bool = False, snapshots: bool = False) -> None:
         self.random = random.Random(seed)
         self.world = World()
         self.leaders: dict[int, int] = {}
@@ -50,7 +53,11 @@ class Chaos:
             "restarts": 0,
             "truncations": 0,
             "chunks": 0,
+            "purges": 0,
+            "installs": 0,
         }
+        self.snapshots = snapshots
+        self.snapshots_in_flight: list[tuple[int, Snapshot]] = []
         self.lose_disks = lose_disks
         self.cut: set[tuple[int, int]] = set()
         self.serial = 0
@@ -59,7 +66,7 @@ class Chaos:
             node = Node(self.world, node_id, CONFIG, random.Random(seed * 10 + node_id))
             self.world.nodes[node_id] = node
             node.core.bootstrap(configuration, 0, 0)
-            node.core.allow_campaign(0)
+            node.load()
             self.look(node)
             node.sync()
             self.look(node)
@@ -83,6 +90,13 @@ class Chaos:
             (self.unreachable, 5),
             (self.restart, 4),
         ]
+        if self.snapshots:
+            events += [
+                (self.take_snapshot, 40),
+                (self.purge, 40),
+                (self.send_snapshot, 30),
+                (self.deliver_snapshot, 30),
+            ]
         weights = [weight for _, weight in events]
         for step in range(steps):
             event, _ = self.random.choices(events, weights)[0]
@@ -115,7 +129,7 @@ class Chaos:
             # The log-writer groups what waits: one ack for several writes.
             for _ in range(self.random.randint(1, len(node.disk.pending))):
                 seq = node.disk.sync()
-            node.core.durable(seq, self.world.now)
+            node.synced(seq)
             self.look(node)
 
     def answer_read(self) -> None:
@@ -184,14 +198,53 @@ class Chaos:
             disk.sync()
         disk.suspect = node.core.suspect
         others_whole = not any(other.core.suspect for other in self.nodes if other is not node)
-        if self.lose_disks and others_whole and disk.last_index > 1 and self.random.random() < 0.3:
-            for index in range(self.random.randint(2, disk.last_index), disk.last_index + 1):
+        first = max(disk.purged[0], 1) + 1
+        if self.lose_disks and others_whole and disk.last_index >= first and self.random.random() < 0.3:
+            for index in range(self.random.randint(first, disk.last_index), disk.last_index + 1):
                 del disk.log[index]
             disk.suspect = "lost its tail"
         self.counts["restarts"] += 1
         node.start()
-        node.core.allow_campaign(self.world.now)
+        node.load()
         self.look(node)
+
+    # ---------------------------------------------------------------- snapshots
+
+    def take_snapshot(self) -> None:
+        node = self.random.choice(self.nodes)
+        last = max([snapshot.index for snapshot in node.disk.snapshots], default=0)
+        applied = node.core.applied_index
+        if applied > last and applied in node.disk.log:
+            node.disk.snapshots.append(node.point(applied))
+            # Two are kept.
+            del node.disk.snapshots[:-2]
+
+    def purge(self) -> None:
+        """Not past the older of the snapshots that are kept."""
+        node = self.random.choice(self.nodes)
+        if node.disk.snapshots and not node.core.installing:
+            first, upto = node.disk.purged[0] + 1, node.disk.snapshots[0].index
+            if first <= upto:
+                node.purge(self.random.randint(first, upto))
+                self.counts["purges"] += 1
+                self.look(node)
+
+    def send_snapshot(self) -> None:
+        for node in self.nodes:
+            for to, state in node.core.progress.items():
+                if state == "snapshot" and node.disk.snapshots:
+                    self.snapshots_in_flight.append((to, node.disk.snapshots[-1]))
+
+    def deliver_snapshot(self) -> None:
+        """One of those that were sent, perhaps long ago; it may come again."""
+        if self.snapshots_in_flight:
+            place = self.random.randrange(len(self.snapshots_in_flight))
+            to, snapshot = self.snapshots_in_flight[place]
+            if self.random.random() < 0.8:
+                del self.snapshots_in_flight[place]
+            node = self.world.nodes[to]
+            self.look(node)
+            self.counts["installs"] += node.install(snapshot)
 
     # ---------------------------------------------------------------- the end of faults
 
@@ -209,6 +262,9 @@ class Chaos:
             self.drain()
             if self.world.now % 200 < 10:
                 self.propose()
+            self.send_snapshot()
+            while self.snapshots_in_flight:
+                self.deliver_snapshot()
         self.check_log_matching()
 
     def is_level(self, first_serial: int) -> bool:
@@ -274,7 +330,7 @@ class Chaos:
             assert disk.hard_state.term == header.term
             assert message.match_index <= disk.last_index, "an ack before it was durable"
             log = self.world.nodes[header.sender].core._state.log
-            if message.match_index:
+            if message.match_index > disk.purged[0]:
                 assert disk.log[message.match_index].term == log.term(message.match_index), (
                     "an ack for another entry"
                 )
@@ -283,8 +339,11 @@ class Chaos:
         core = node.core
         assert self.leaders.setdefault(core.term, node.node_id) == node.node_id, "two leaders in one term"
         self.counts["elections"] += 1
+        purged = core._state.log.purged_index
         for index, entry in self.committed.items():
-            assert core._state.log.matches(index, entry.term), "a leader lacks a committed entry"
+            assert index < purged or core._state.log.matches(index, entry.term), (
+                "a leader lacks a committed entry"
+            )
 
     def check_commit(self, node: Node, handed: list[Entry]) -> None:
         log = node.core._state.log
@@ -320,4 +379,5 @@ class Chaos:
     def _check_pair(self, a: dict[int, Entry], b: dict[int, Entry]) -> None:
         common = [index for index in a if index in b and a[index].term == b[index].term]
         last = max(common, default=0)
-        assert all(a[index] == b[index] for index in range(1, last + 1)), "logs do not match"
+        both = [index for index in a if index in b and index <= last]
+        assert all(a[index] == b[index] for index in both), "logs do not match"

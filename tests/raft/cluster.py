@@ -87,7 +87,7 @@ class Cluster:
         node = self.world.nodes[node_id]
         self.down.discard(node_id)
         node.start()
-        node.core.allow_campaign(self.now)
+        node.load()
         self.look(node)
 
     def isolate(self, *nodes: int) -> None:

@@ -139,7 +139,7 @@ class Script:
 
     def do_allow(self, words: list[str]) -> None:
         for node in self._nodes(words):
-            node.core.allow_campaign(self.world.now)
+            node.load()
             self._show(node)
 
     # ---------------------------------------------------------------- inputs

@@ -7,15 +7,17 @@ from .chaos import CONFIG, Chaos
 FIVE_ELECTION_TIMEOUTS_MS = 5 * CONFIG.election_max_ms
 
 
-def run(seeds: range, size: int, *, lose_disks: bool = False) -> dict[str, int]:
+def run(seeds: range, size: int, *, lose_disks: bool = False, snapshots: bool = False) -> dict[str, int]:
     total = {"answered": 0, "elections": 0, "restarts": 0, "truncations": 0, "chunks": 0, "committed": 0}
+    if snapshots:
+        total |= {"purges": 0, "installs": 0}
     for seed in seeds:
-        chaos = Chaos(seed, size, lose_disks=lose_disks)
+        chaos = Chaos(seed, size, lose_disks=lose_disks, snapshots=snapshots)
         try:
             chaos.run(4_000)
             chaos.heal(FIVE_ELECTION_TIMEOUTS_MS)
         except AssertionError as error:
-            error.add_note(f"Chaos({seed}, {size}, lose_disks={lose_disks})")
+            error.add_note(f"Chaos({seed}, {size}, lose_disks={lose_disks}, snapshots={snapshots})")
             raise
         for name in total:
             total[name] += len(chaos.committed) if name == "committed" else chaos.counts[name]
@@ -39,4 +41,17 @@ def test_five_voters() -> None:
 def test_disks_that_forget() -> None:
     """One disk at a time may lose what it had acknowledged, and say so: SUSPECT keeps the rest safe."""
     total = run(range(2000, 2060), 3, lose_disks=True)
+    assert min(total.values()) > 20, total
+
+
+@pytest.mark.parametrize("size", [3, 5])
+def test_logs_that_are_purged(size: int) -> None:
+    """Nodes forget what a snapshot holds, and whoever lags behind gets one: nothing is lost, doubled or left out."""
+    total = run(range(3000, 3060), size, snapshots=True)
+    assert min(total.values()) > 20, total
+
+
+def test_purged_logs_on_disks_that_forget() -> None:
+    """Both at once: a node whose disk forgot what its snapshot does not hold asks for it again."""
+    total = run(range(4000, 4060), 3, lose_disks=True, snapshots=True)
     assert min(total.values()) > 20, total

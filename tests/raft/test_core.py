@@ -40,7 +40,7 @@ def leader(config: Config | None = None) -> Core:
     """A sole voter that leads term 2, all durable and applied."""
     core = Core(1, config or Config(), EMPTY, random.Random(1), 0)
     core.bootstrap(voters((1,)), 0, 0)
-    core.allow_campaign(0)
+    core.loaded(0, 0)
     while (write := core.take_output().write) is not None:
         core.durable(write.seq, 0)
     core.applied(core.commit_index)
@@ -160,7 +160,7 @@ def test_removed_and_learner_nodes_do_not_campaign() -> None:
     """A learner waits for its leader; it stops believing in it, without asking for votes."""
     core = Core(1, Config(), EMPTY, random.Random(1), 0)
     core.bootstrap(Configuration((Member(1, LEARNER, "a", "b"), Member(2, VOTER, "c", "d"))), 0, 0)
-    core.allow_campaign(0)
+    core.loaded(0, 0)
     core.step(peer.Header(CLUSTER, 2, 1, 5, 1), peer.Heartbeat(0, 0, 0), 0)
     assert core.leader_id == 2
     core.timer(10_000)
@@ -275,7 +275,7 @@ def test_cost_of_a_proposal() -> None:
 def test_a_node_without_a_configuration_votes() -> None:
     """A node that knows no configuration answers, and never campaigns."""
     core = Core(7, Config(), EMPTY, random.Random(1), 0)
-    core.allow_campaign(0)
+    core.loaded(0, 0)
     core.timer(5_000)
     assert (core.role, core.next_timer()) == ("follower", None)
     core.step(peer.Header(CLUSTER, 1, 7, 3, 1), peer.RequestVote(5, 2, False), 5_000)

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from danube_raft.config import Config
-from danube_raft.wire import peer
+from danube_raft.wire import local, peer
 from danube_raft.wire.entry import KIND_NOOP, Entry, HardState
 
 from .cluster import Cluster, entry
@@ -129,6 +129,7 @@ def test_conflicting_entries_are_replaced_and_the_matching_ones_kept() -> None:
     cluster.silent = {1}
     cluster.hear(1, 2, 4, append((1, 1), 1, 2, 4))
     [write] = node.disk.pending
+    assert isinstance(write, local.Write)
     assert (write.truncate_from, [e.index for e in write.entries]) == (4, [4])
     assert write.hard_state == HardState(4, 0)
     assert cluster.terms(1) == [1, 1, 2, 4]

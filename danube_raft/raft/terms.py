@@ -1,0 +1,32 @@
+"""What a message of another term means (§5.1 of the paper).
+
+- A newer term makes this node its follower at once, in every role. Two exceptions: a request for a pre-vote changes
+  nothing, and a request for a vote is ignored while a leader is heard, so that a node that was cut off does no harm.
+- An older one is answered with the newer one and otherwise inert: the receiver becomes a follower of it.
+"""
+
+from __future__ import annotations
+
+from danube_raft.raft.state import State
+from danube_raft.wire import peer
+
+_FROM_LEADER = (peer.AppendEntries, peer.Heartbeat)
+
+
+def see_newer(state: State, header: peer.Header, message: peer.Message) -> None:
+    """`header` has a newer term."""
+    if isinstance(message, peer.RequestPreVote):
+        return
+    if isinstance(message, peer.RequestVote) and not message.transfer and state.is_led():
+        return
+    state.follow(header.term, header.sender if isinstance(message, _FROM_LEADER) else 0)
+
+
+def answer_older(state: State, header: peer.Header, message: peer.Message) -> None:
+    """`header` has an older term. Of the answer only the term in its header matters."""
+    if isinstance(message, peer.RequestVote):
+        state.send(header.sender, peer.VoteReply(False))
+    elif isinstance(message, peer.AppendEntries):
+        state.send(header.sender, peer.AppendReply(False, message.prev_index, 0, 0, False))
+    elif isinstance(message, peer.Heartbeat):
+        state.send(header.sender, peer.HeartbeatReply(message.round, 0, False))
