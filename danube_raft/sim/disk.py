@@ -72,6 +72,11 @@ class Disk:
         self._unsynced.clear()
         self.busy_until = 0
 
+    @property
+    def unsynced(self) -> int:
+        """How many writes are under way."""
+        return len(self._unsynced)
+
     def fail_next_write(self) -> None:
         """An I/O error at the next write, before or after it took effect."""
         self._told_to_fail = True

@@ -17,7 +17,7 @@ CALM_SHARE = 0.15
 MEND = "mend"
 
 ANYWHERE = (
-    "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "wall_clock",
+    "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "tear", "wall_clock",
     "cut_client",
 )  # fmt: skip
 AMONG_SEVERAL = ("depose", "isolate", "divide", "disturb", "clog", "one_way")

@@ -175,6 +175,24 @@ class Nemesis:
         node.disk.fail_next_write()
         return f"node {node.node_id}, at its next write"
 
+    def _tear(self) -> str:
+        """A crash in the middle of several writes, which a slow disk lets pile up."""
+        node = self._victim()
+        if not node.up:
+            return NOTHING
+        node.disk.slow_down()
+        self._crash_torn(node, node.boots, self._schedule.now + TEAR_LIMIT_US)
+        return f"node {node.node_id}, as soon as two writes are under way"
+
+    def _crash_torn(self, node: Node, boot: int, until: int) -> None:
+        if not self._running or not node.up or node.boots != boot or self._schedule.now > until:
+            return
+        if node.disk.unsynced < 2:
+            self._schedule.after(TEAR_LOOK_US, self._crash_torn, node, boot, until)
+            return
+        node.crash()
+        self._schedule.after(SECOND, node.boot_again, node.boots)
+
     def _wall_clock(self) -> str:
         node = self._victim()
         node.wall_offset_ms = self._random.randrange(-1_000_000, 1_000_000)
@@ -278,6 +296,9 @@ class Nemesis:
 
 
 NOTHING = "nothing to disturb"
+TEAR_LIMIT_US = 3 * SECOND
+TEAR_LOOK_US = 2 * MS
+"""How long the moment for a torn write is waited for, and how often it is looked for."""
 
 
 def _refusing(down: bool) -> str:
