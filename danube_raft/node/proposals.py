@@ -49,6 +49,7 @@ class Batch:
         self.since = 0
         """When its requests came: the end of their turn."""
         self.first_proposed_at = NEVER
+        """When it was first proposed, of those times that were not refused."""
         self.proposed_at = -1
         self.times_out = 0
         """How many of its proposals were not refused, so that any of them may be in a log."""
@@ -144,6 +145,8 @@ class Proposals:
         if not left:
             batch.times_out -= 1
             assert batch.times_out >= 0, "a proposal is refused at most once"
+        if not batch.times_out:
+            batch.first_proposed_at = NEVER
         if reason == "overloaded":
             self._overloaded_until = now + self._config.retry_min_ms
         batch.proposed_at = now - self._config.propose_retry_ms + self._config.retry_min_ms

@@ -185,6 +185,7 @@ class Reads:
                 self._joining.append(item.read)
             elif item.index <= position.applied_index:
                 self.waiting -= 1
+                self._slow.waited(item.read.request, item.read.deadline, now, APPLY)
                 self._answer(item.read.request, item.read.envelope, lag_ms)
             else:
                 waiting.append(item)
