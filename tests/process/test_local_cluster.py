@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -100,6 +101,10 @@ def test_a_cluster_serves_on_its_ports_survives_a_node_and_is_the_same_again(
     for place, port in enumerate(ports):
         with MetadataStore(port) as store:
             store.put(f"/k{place}", place)
+
+    for place in range(3):
+        with urlopen(f"http://127.0.0.1:{base + 6 + place}/health", timeout=WAIT_S) as answer:
+            assert answer.status == 200
 
     members = ask("--endpoints", ports[0], "members")
     assert {row["client_addr"] for row in members} == set(ports)
