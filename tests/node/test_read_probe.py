@@ -9,7 +9,7 @@ from stepped import SteppedNode
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.read_probe import PATIENCE_MS, ReadProbe
 from danube_raft.node.reads import READ_RETRY_MS
-from danube_raft.wire.local import ReadConfirmed, ReadIndex
+from danube_raft.wire.local import ReadConfirmed, ReadIndex, Role
 
 
 def probe() -> ReadProbe:
@@ -82,3 +82,17 @@ def test_questions_that_come_while_one_is_open_share_its_round() -> None:
     node.paused.clear()
     node.settle()
     assert len(node.told) == 1
+
+
+def test_the_kv_server_tries_again_when_its_round_is_not_answered_and_at_once_for_a_new_leader() -> None:
+    node = SteppedNode()
+    node.paused.add(CONSENSUS)
+    before = node.sent[ReadIndex]
+    node.ask_for_confirmed_read()
+    node.settle()
+    assert node.kv.next_timer() == node.now + READ_RETRY_MS, "nothing else would wake it"
+    node.advance(READ_RETRY_MS)
+    assert node.sent[ReadIndex] - before == 2
+    node.kv.receive(CONSENSUS, Role("follower", 9, 5, 0, 0, 0), node.now)
+    node.settle()
+    assert node.sent[ReadIndex] - before == 3

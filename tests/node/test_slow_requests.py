@@ -11,7 +11,12 @@ from stepped import SteppedNode
 
 from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS, KV, LOG
+from danube_raft.node.proposals import Proposals
+from danube_raft.node.reads import Position, Reads
 from danube_raft.node.slow_requests import LINES_MAX, WINDOW_MS
+from danube_raft.wire.client import check, pack_request
+from danube_raft.wire.codec import unpack
+from danube_raft.wire.local import FreshAnswer
 
 CONFIG = replace(Config(), slow_request_ms=1_000)
 
@@ -141,3 +146,46 @@ def test_many_are_a_few_lines_and_a_number(lines: list[str]) -> None:
     assert lines[LINES_MAX:] == ["slow request: 40 more are not listed"]
     node.advance(10 * WINDOW_MS)
     assert len(lines) == LINES_MAX + 1
+
+
+def test_a_write_that_is_refused_again_and_again_waits_for_a_leader_that_takes_it(lines: list[str]) -> None:
+    proposals = Proposals(CONFIG)
+    list(proposals.leader_changed(known=True, now=0))
+    chunk = pack_request("put", 1, "/k", b"v")
+    proposals.add(check(unpack(chunk)), chunk, ((), 1, 2_000))
+    list(proposals.flush(0))
+    proposals.rejected(1, "overloaded", False, 1)
+    proposals.tick(2_000)
+    assert lines == ["slow request: put took 2000 ms, 2000 ms of it waiting for a leader that takes it"]
+
+
+class Reader:
+    """Reads without a node around them; what was answered or refused does not matter."""
+
+    def __init__(self, consistency: str | int) -> None:
+        self.reads = Reads(CONFIG, 77, lambda *_: None, lambda *_: None)
+        request = check(unpack(pack_request("get", 1, "/k", consistency=consistency)))
+        self.reads.serve(request, (), CONFIG.request_timeout_ms, Position(1, 5))
+        (self.question,) = self.reads.flush(0)
+
+
+def test_a_read_that_was_confirmed_early_waits_for_the_apply(lines: list[str]) -> None:
+    reader = Reader("linearizable")
+    reader.reads.confirmed(reader.question.id, 7, 100)
+    reader.reads.advance(Position(1, 6), 1_400)
+    reader.reads.advance(Position(1, 7), 1_500)
+    assert lines == ["slow request: get took 1500 ms, 1400 ms of it committed, not applied"]
+
+
+def test_a_read_that_was_confirmed_and_never_could_be_answered_waited_for_the_apply(lines: list[str]) -> None:
+    reader = Reader("linearizable")
+    reader.reads.confirmed(reader.question.id, 7, 100)
+    reader.reads.tick(5_000)
+    assert lines == ["slow request: get took 5000 ms, 5000 ms of it committed, not applied"]
+
+
+def test_a_bounded_read_waits_for_the_apply(lines: list[str]) -> None:
+    reader = Reader(4_000)
+    reader.reads.fresh(FreshAnswer(reader.question.id, 0, 7), 10)
+    reader.reads.advance(Position(1, 7), 1_200)
+    assert lines == ["slow request: get took 1200 ms, 1200 ms of it committed, not applied"]
