@@ -64,9 +64,16 @@ def start(
         bool | None,
         _setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
     ] = None,
+    health_listen: Annotated[
+        str | None,
+        _setting(
+            "health_listen", "Address of /health, /ready and /metrics; empty: none.", metavar="HOST:PORT"
+        ),
+    ] = None,
     log_level: Annotated[
         str | None, _setting("log_level", "How much it tells.", metavar="debug|info|warning|error")
     ] = None,
+    log_format: Annotated[str | None, _setting("log_format", "How it tells.", metavar="text|json")] = None,
 ) -> None:
     """Start a node and stay until it stops.
 
@@ -83,7 +90,9 @@ def start(
         "client_advertise": client_advertise,
         "seed_nodes": seed_node or None,
         "insecure": insecure or None,
+        "health_listen": health_listen,
         "log_level": log_level,
+        "log_format": log_format,
     }
     settings = load(config, flags)
     from danube_raft.node.supervisor import run

@@ -49,7 +49,14 @@ class Config:
         "raft addresses of all nodes that form a cluster together, this one included; none: a cluster of its own",
     )
     insecure: bool = _setting(False, "allow other than loopback addresses without keys")
+    health_listen: str = _setting(
+        "127.0.0.1:7850", "address of /health, /ready and /metrics over HTTP; empty: none"
+    )
     log_level: str = _setting("info", "debug, info, warning or error")
+    log_format: str = _setting("text", "text, or json: one object per log line")
+    slow_request_ms: int = _setting(
+        1_000, "a request that takes longer is logged with the reason; 0: none", 0, 3_600_000
+    )
 
     heartbeat_ms: int = _setting(100, "time between heartbeats of a leader", 10, 10_000)
     election_min_ms: int = _setting(1_000, "shortest election timeout", 50, 60_000)
@@ -135,19 +142,24 @@ def documentation() -> dict[str, str]:
     return {f.name: str(f.metadata["doc"]) for f in fields(Config)}
 
 
-def load(file: str | Path | None = None, flags: Mapping[str, Any] | None = None) -> Config:
-    """Settings from all sources, checked. `flags` with the value None count as not given.
+def load(
+    file: str | Path | None = None,
+    flags: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Config:
+    """Settings from all sources, checked. `flags` with the value None count as not given; `defaults` are defaults of
+    this caller in place of the declared ones.
 
     Raises ConfigInvalid, with one line that names the setting, its value and what is allowed.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
-    values = _read(Path(file) if file is not None else None, given)
+    values = _read(Path(file) if file is not None else None, given, defaults or {})
     config = Config(**values)
     _check_together(config)
     return config
 
 
-def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
+def _read(file: Path | None, flags: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     # Imported here: it takes longer than all the rest of a child process's start.
     from pydantic import BeforeValidator, Field, ValidationError, create_model  # noqa: PLC0415
     from pydantic_settings import (  # noqa: PLC0415
@@ -179,7 +191,10 @@ def _read(file: Path | None, flags: dict[str, Any]) -> dict[str, Any]:
     listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
     kinds = {"str": str, "int": int, "bool": bool, "tuple[str, ...]": listed}
     declared: dict[str, Any] = {
-        f.name: (kinds[str(f.type)], Field(f.default, ge=f.metadata["low"], le=f.metadata["high"]))
+        f.name: (
+            kinds[str(f.type)],
+            Field(defaults.get(f.name, f.default), ge=f.metadata["low"], le=f.metadata["high"]),
+        )
         for f in fields(Config)
     }
     try:
@@ -290,6 +305,7 @@ def _check_together(config: Config) -> None:
             )
     if config.raft_listen == config.client_listen:
         raise ConfigInvalid(f"raft_listen and client_listen are both {config.raft_listen}")
+    _check_health(config)
     if not config.election_min_ms < config.election_max_ms:
         raise ConfigInvalid(
             f"election_min_ms = {config.election_min_ms} must be below election_max_ms = {config.election_max_ms}"
@@ -309,10 +325,29 @@ def _check_together(config: Config) -> None:
                 f"{name}_stuck_ms = {stuck_ms} must be at least three times progress_ms = {config.progress_ms}"
             )
     _check_sizes(config)
-    if config.log_level not in ("debug", "info", "warning", "error"):
-        raise ConfigInvalid(f"log_level = {config.log_level!r}: expected debug, info, warning or error")
+    _check_logs(config)
     if not config.data_dir:
         raise ConfigInvalid("data_dir must not be empty")
+
+
+def _check_health(config: Config) -> None:
+    if not config.health_listen:
+        return
+    host, _ = split_address("health_listen", config.health_listen)
+    if not config.insecure and not _is_loopback(host):
+        raise ConfigInvalid(
+            f"health_listen = {config.health_listen!r} is not a loopback address; without keys that needs insecure: true"
+        )
+    for name in ("raft_listen", "client_listen"):
+        if config.health_listen == getattr(config, name):
+            raise ConfigInvalid(f"health_listen and {name} are both {config.health_listen}")
+
+
+def _check_logs(config: Config) -> None:
+    if config.log_level not in ("debug", "info", "warning", "error"):
+        raise ConfigInvalid(f"log_level = {config.log_level!r}: expected debug, info, warning or error")
+    if config.log_format not in ("text", "json"):
+        raise ConfigInvalid(f"log_format = {config.log_format!r}: expected text or json")
 
 
 def _check_sizes(config: Config) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from danube_raft import Node
 from danube_raft.config import Config, documentation, load
 from danube_raft.errors import ConfigInvalid
 
@@ -175,3 +176,45 @@ def test_what_others_are_told_to_connect_to_has_to_be_an_address(name: str, addr
     """It goes into the configuration of the cluster, where a mistake would stay."""
     with pytest.raises(ConfigInvalid, match=f"{name} = "):
         load(flags={name: address})
+
+
+@pytest.mark.parametrize("address", ["nowhere", "10.0.0.1:7850", "0.0.0.0:7850", "localhost:0"])
+def test_health_is_told_on_a_loopback_address_or_on_purpose(address: str) -> None:
+    with pytest.raises(ConfigInvalid, match="health_listen = "):
+        load(flags={"health_listen": address})
+
+
+def test_health_may_be_told_to_others_on_purpose_or_to_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(flags={"health_listen": "0.0.0.0:7850", "insecure": True}).health_listen == "0.0.0.0:7850"
+    monkeypatch.setenv("DANUBE_RAFT_HEALTH_LISTEN", "")
+    assert load().health_listen == ""
+
+
+@pytest.mark.parametrize("name", ["raft_listen", "client_listen"])
+def test_health_has_a_port_of_its_own(name: str) -> None:
+    with pytest.raises(ConfigInvalid, match=f"health_listen and {name} are both"):
+        load(flags={name: "127.0.0.1:7850"})
+
+
+def test_log_lines_have_one_of_two_formats() -> None:
+    assert load(flags={"log_format": "json"}).log_format == "json"
+    with pytest.raises(ConfigInvalid, match="log_format = 'xml': expected text or json"):
+        load(flags={"log_format": "xml"})
+
+
+def test_a_caller_may_have_defaults_of_its_own_which_every_source_beats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defaults = {"health_listen": ""}
+    path = file(tmp_path, "health_listen: 127.0.0.1:1111")
+    assert load(None, None, defaults).health_listen == ""
+    assert load(path, None, defaults).health_listen == "127.0.0.1:1111"
+    monkeypatch.setenv("DANUBE_RAFT_HEALTH_LISTEN", "127.0.0.1:2222")
+    assert load(path, None, defaults).health_listen == "127.0.0.1:2222"
+    assert load(path, {"health_listen": "127.0.0.1:3333"}, defaults).health_listen == "127.0.0.1:3333"
+
+
+def test_an_embedded_node_listens_for_questions_only_if_it_is_told_to() -> None:
+    """Programs start several on one machine."""
+    assert Node().config.health_listen == ""
+    assert Node(health_listen="127.0.0.1:7850").config.health_listen == "127.0.0.1:7850"

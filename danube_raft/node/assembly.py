@@ -17,7 +17,7 @@ import zmq
 
 from danube_raft.config import Config
 from danube_raft.node.endpoints import ClientPort, Endpoint, LocalEdge, PeerPort
-from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, ProcessHandler
 from danube_raft.node.identity import Identity
 from danube_raft.wire.entry import Founding
 from danube_raft.wire.local import Progress
@@ -58,7 +58,7 @@ def build(
     address: Address,
     pid: int,
     endpoints: dict[str, Endpoint],
-) -> Handler:
+) -> ProcessHandler:
     """The handler of one process; its endpoints are put into `endpoints`, one by one, so that the caller can close
     them whatever happens. The edge to the supervisor is the first. Raises PortInUse.
     """
@@ -81,7 +81,7 @@ def build(
             supervisor.send([Progress(0)])
 
         store = RocksLogStore(Path(config.data_dir) / "log", report)
-        return LogWriter(store, config, pid)
+        return LogWriter(store, config, pid, time.perf_counter_ns)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415
@@ -92,4 +92,4 @@ def build(
     from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
 
     endpoints[CLIENTS] = ClientPort(context, config, counters)
-    return KvServer(config, identity, counters, pid)
+    return KvServer(config, identity, counters, pid, time.perf_counter_ns)

@@ -75,6 +75,9 @@ class Consensus:
         """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
         self._roster = Roster(config, identity, founding)
         self._say_at: int | None = None
+        self._last_leader = 0
+        self._leader_changes = 0
+        self._committed_entries = 0
 
     @property
     def ready(self) -> bool:
@@ -115,7 +118,7 @@ class Consensus:
         if wake is not None and now >= wake:
             core.timer(now)
         output = core.take_output()
-        self._pass_on(output)
+        self._pass_on(output, now)
         # Before the peers: clients wait for what the kv-server gets.
         if self._kv_loaded and self._for_kv:
             self.outbox.extend([(KV, message) for message in self._for_kv])
@@ -237,7 +240,7 @@ class Consensus:
 
     # ---------------------------------------------------------------- core
 
-    def _pass_on(self, output: Output) -> None:
+    def _pass_on(self, output: Output, now: int) -> None:
         if output.write is not None:
             self.outbox.append((LOG, output.write))
         self.outbox.extend([(LOG, read) for read in output.read_log])
@@ -245,7 +248,8 @@ class Consensus:
             self._log_role(output.role)
             self._for_kv.append(output.role)
         if output.committed:
-            self._for_kv.append(local.Committed(output.committed))
+            self._committed_entries += len(output.committed)
+            self._for_kv.append(local.Committed(output.committed, now))
         core = self._known_core()
         for read, index in output.read_answers:
             self._answer_read(core, read, index)
@@ -273,7 +277,38 @@ class Consensus:
         self.outbox.append((LINKS, ToPeer(header, message)))
 
     def _log_role(self, role: local.Role) -> None:
-        log.info("role=%s term=%d leader=%d", role.role, role.term, role.leader_id)
+        if role.leader_id not in (0, self._last_leader):
+            self._last_leader = role.leader_id
+            self._leader_changes += 1
+        fields = {"role": role.role, "term": role.term, "leader": role.leader_id}
+        log.info("role=%s term=%d leader=%d", *fields.values(), extra={"fields": fields})
+
+    def report(self, now: int) -> dict[str, Any]:
+        """For the supervisor. `missing` is for people: who has to answer before this node can do its part."""
+        core = self._core
+        if core is None:
+            return {"role": "starting"}
+        # Followers say nothing to each other: only a leader, or a node that looks for one, knows who is silent.
+        follows = core.leader_id not in (0, self._identity.node_id)
+        lags = {
+            str(row["node_id"]): row["lag_entries"]
+            for row in self._roster.members(core, now)
+            if row["lag_entries"] is not None and row["node_id"] != self._identity.node_id
+        }
+        return {
+            "role": core.role,
+            "leader_id": core.leader_id,
+            "leader_changes": self._leader_changes,
+            "term": core.term,
+            "last_index": core.last_index,
+            "durable_index": core.durable_index,
+            "commit_index": core.commit_index,
+            "committed_entries": self._committed_entries,
+            "suspect": core.suspect,
+            "missing": "" if follows else self._roster.missing(now),
+            "peer_lag_entries": lags,
+            "counters": dict(self._counters),
+        }
 
     def status(self, now: int) -> dict[str, Any]:
         """This process's side of `status`."""

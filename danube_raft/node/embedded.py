@@ -21,14 +21,15 @@ class Node:
     """A node of this program's own.
 
     `config` is a configuration file; `settings` are the settings of `danube_raft.config.Config` by name and win over
-    it. Raises ConfigInvalid at once when one of them is bad.
+    it. Raises ConfigInvalid at once when one of them is bad. There is no HTTP port unless `health_listen` is set, and
+    none with `threads=True`, which has no parent to answer for its processes.
 
         with Node(data_dir="/var/lib/broker/metadata") as node, MetadataStore(node.endpoint) as store:
             store.put("/clusters/main", {"name": "main"})
     """
 
     def __init__(self, config: str | Path | None = None, *, threads: bool = False, **settings: Any) -> None:
-        self.config: Config = load(config, settings)
+        self.config: Config = load(config, settings, {"health_listen": ""})
         self._threads = ThreadedNode(self.config) if threads else None
         self._launched: Launched | None = None
 

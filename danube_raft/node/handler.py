@@ -23,7 +23,7 @@ LINKS = "links"
 
 
 class Handler(Protocol):
-    """One of the three processes of a node."""
+    """What the loop drives: one of the three processes of a node, or its forming phase."""
 
     outbox: list[tuple[str, Any]]
     """(edge, message) pairs to send, in order; the driver takes them after every turn."""
@@ -50,3 +50,11 @@ class Handler(Protocol):
 
     def close(self) -> None:
         """Release what the handler owns: the log, for one."""
+
+
+class ProcessHandler(Handler, Protocol):
+    """One of the three processes of a node."""
+
+    def report(self, now: int) -> dict[str, Any]:
+        """What the supervisor is told of it every second, for metrics and for whoever asks whether the node is ready:
+        plain values, cheap to gather."""

@@ -21,19 +21,24 @@ from typing import Any
 
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion, RequestTooLarge
+from danube_raft.kv import limits
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.record import VALUE
 from danube_raft.node.bodies import Bodies
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
-from danube_raft.node.handler import CLIENTS, CONSENSUS, KV
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, SUPERVISOR
+from danube_raft.node.histogram import Histogram, Stopwatch, stopped
 from danube_raft.node.identity import Identity
 from danube_raft.node.leadership import OP as LEADERSHIP_POLL
 from danube_raft.node.leadership import LeadershipPolls
 from danube_raft.node.parked import Parked, Waiting
 from danube_raft.node.proposals import NEVER, Batch, Proposals
+from danube_raft.node.read_probe import ReadProbe
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
+from danube_raft.node.slow_requests import SlowRequests
+from danube_raft.node.status import StatusQuestions, sizes
 from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
 from danube_raft.wire import local
@@ -60,29 +65,40 @@ UNKNOWN = -1
 
 
 class KvServer:
-    """Handler of the kv-server process."""
+    """Handler of the kv-server process; `stopwatch` times what it applies."""
 
     name = KV
 
-    def __init__(self, config: Config, identity: Identity, counters: Counter[str], pid: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        identity: Identity,
+        counters: Counter[str],
+        pid: int,
+        stopwatch: Stopwatch = stopped,
+    ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._config = config
         self._identity = identity
         self._counters = counters
-        self._pid = pid
         self._machine = Machine()
         self._bounds = pages.Bounds(config.page_max_records, config.page_max_bytes)
         self._replies = Replies(identity.cluster_id, identity.node_id)
         self._bodies = Bodies(config)
-        self._proposals = Proposals(config)
-        self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse)
+        self._slow = SlowRequests(config)
+        self._proposals = Proposals(config, self._slow)
+        self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse, self._slow)
+        self._probe = ReadProbe(self._reads.take_number)
         self._streams = Streams(config, self._machine.history, self._replies)
         self._leadership = LeadershipPolls(config, self._machine.history, self._replies)
-        self._parked = Parked(config, self._refuse)
+        self._parked = Parked(config, self._refuse, self._slow)
         self._upkeep = Upkeep(config, self._machine)
         self._origin = (identity.node_id, identity.boot_epoch)
-        self._status_waiting: dict[int, tuple[str, Envelope, int]] = {}
-        self._next_status = 1
+        self._status = StatusQuestions(config, identity, self._replies, pid)
+        self._stopwatch = stopwatch
+        self._applying = Histogram()
+        self._applied_entries = 0
+        self._answered: list[Batch] = []
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
         self._owed_bytes = 0
         self._owe_until = NEVER
@@ -118,6 +134,8 @@ class KvServer:
                 self._streams.connection_slow(message.identity, now)
         elif edge == CONSENSUS:
             self._from_consensus(message, now)
+        elif isinstance(message, local.ConfirmRead):
+            self._probe.ask(now)
 
     def close(self) -> None:
         """Nothing outlives the process."""
@@ -141,10 +159,12 @@ class KvServer:
         self._reads.tick(now)
         self._reads.advance(self._position(), now)
         self._to_consensus(self._reads.flush(now))
+        self._to_consensus(self._probe.flush(now))
         if self._owe_until != NEVER:
             self._return_credit(now)
         self._streams.feed(now)
         self._leadership.tick(now)
+        self._slow.tick(now)
         outbox.extend([(CLIENTS, message) for message in self._replies.take()])
         self._read_bytes = 0
 
@@ -167,6 +187,8 @@ class KvServer:
             self._parked.next_timer(),
             self._proposals.next_timer(),
             self._reads.next_timer(),
+            self._probe.next_timer(),
+            self._slow.next_timer(),
             self._streams.next_timer(),
             self._leadership.next_timer(),
             self._upkeep.next_timer(),
@@ -209,7 +231,7 @@ class KvServer:
             elif request[OP] == LEADERSHIP_POLL:
                 self._leadership.request(request, envelope, now)
             elif kind == ADMIN:
-                self._ask_status(request, envelope)
+                self.outbox.append((CONSENSUS, self._status.ask(request, envelope)))
             elif kind == INTERNAL:
                 raise ProtocolVersion(f"{request[OP]} is not an operation for clients")
             else:
@@ -247,14 +269,12 @@ class KvServer:
 
     def _from_consensus(self, message: local.Message, now: int) -> None:
         if isinstance(message, local.Committed):
-            for entry in message.entries:
-                try:
-                    self._apply(entry, now)
-                except Exception as error:
-                    error.add_note(f"while applying entry {entry.index} of term {entry.term}; the node stops")
-                    raise
+            self._committed(message, now)
         elif isinstance(message, local.ReadReady):
-            self._reads.confirmed(message.id, message.index)
+            self._reads.confirmed(message.id, message.index, now)
+            news = self._probe.confirmed(message.id, message.index, self._machine.applied_index)
+            if news is not None:
+                self.outbox.append((SUPERVISOR, news))
         elif isinstance(message, local.FreshAnswer):
             self._fresh(message, now)
         elif isinstance(message, local.Role):
@@ -262,7 +282,21 @@ class KvServer:
         elif isinstance(message, local.ProposeRejected):
             self._proposals.rejected(message.seq, message.reason, message.left, now)
         elif isinstance(message, local.StatusReply):
-            self._answer_status(message)
+            self._status.answer(message, self._sizes(), self._counters)
+
+    def _committed(self, message: local.Committed, now: int) -> None:
+        began = self._stopwatch()
+        for entry in message.entries:
+            try:
+                self._apply(entry, now)
+            except Exception as error:
+                error.add_note(f"while applying entry {entry.index} of term {entry.term}; the node stops")
+                raise
+        took_ns = self._stopwatch() - began
+        self._applying.observe(took_ns)
+        self._applied_entries += len(message.entries)
+        self._proposals.answered(self._answered, message.at_ms or now, now + took_ns // 1_000_000)
+        self._answered.clear()
 
     def _apply(self, entry: Entry, now: int) -> None:
         node_id, boot_epoch, seq = entry.origin
@@ -275,6 +309,7 @@ class KvServer:
             if batch is not None:
                 assert results is not None, "a batch that still waits has not been applied before"
                 self._answer_writes(batch, results)
+                self._answered.append(batch)
             self._to_consensus(self._proposals.fence(seq, now))
         self._upkeep.applied(entry, now)
         self._owed_bytes += entry_bytes(entry)
@@ -291,7 +326,7 @@ class KvServer:
                 self.outbox.append((CONSENSUS, local.AskFresh(CATCH_UP)))
         elif self._machine.applied_index >= self._catch_up_index:
             self._caught_up = True
-            for waiting in self._parked.take():
+            for waiting in self._parked.take(now):
                 self._serve_parked(waiting, now)
 
     def _fresh(self, answer: local.FreshAnswer, now: int) -> None:
@@ -329,6 +364,7 @@ class KvServer:
         known = role.leader_id != 0
         if known:
             self._reads.leader_changed()
+            self._probe.again(now)
         if not self._caught_up and self._catch_up_index == UNKNOWN:
             self._catch_up_at = now if known else NEVER
         self._upkeep.new_role(role)
@@ -336,41 +372,17 @@ class KvServer:
 
     # ---------------------------------------------------------------- status
 
-    def _ask_status(self, request: Request, envelope: Envelope) -> None:
-        if len(self._status_waiting) >= self._config.waiting_max_commands:
-            raise Overloaded("too many status requests wait already; try again shortly")
-        number = self._next_status
-        self._next_status += 1
-        self._status_waiting[number] = (request[OP], envelope, request[REQUEST_ID])
-        self.outbox.append((CONSENSUS, local.StatusRequest(number)))
-
-    def _answer_status(self, message: local.StatusReply) -> None:
-        op, envelope, request_id = self._status_waiting.pop(message.id)
-        theirs = message.status
-        if op == "members":
-            self._replies.add(
-                envelope, request_id, STATUS_OK, self._machine.revision, (theirs.get("members", []),)
-            )
-            return
-        pids = {**theirs.pop("pids"), KV: self._pid}
-        counters = {**theirs.pop("counters", {}), **self._counters}
-        status = {
-            "node_id": self._identity.node_id,
-            "cluster_id": self._identity.cluster_id,
-            **theirs,
-            "applied_index": self._machine.applied_index,
-            "revision": self._machine.revision,
-            "boot_epoch": self._identity.boot_epoch,
-            "waiting_commands": self._proposals.waiting_commands,
-            "waiting_reads": self._reads.waiting,
-            "keys": len(self._machine.history.records),
-            "history_events": len(self._machine.history.events),
-            "state_bytes": self._machine.state_bytes,
-            "compaction_revision": self._machine.history.compaction_revision,
-            "leases": len(self._machine.leases),
-            "sessions": len(self._machine.sessions),
-            "watches": self._streams.watches,
-            "pids": pids,
-            "counters": counters,
+    def report(self, now: int) -> dict[str, Any]:  # noqa: ARG002 -- as every process has it
+        """For the supervisor, every second."""
+        return {
+            **self._sizes(),
+            "applied_entries": self._applied_entries,
+            "failed_commands": self._proposals.failed_commands,
+            "slow_requests": self._slow.total,
+            "full": self._machine.state_bytes >= limits.MAX_STATE_BYTES,
+            "apply_seconds": self._applying.report(),
+            "counters": dict(self._counters),
         }
-        self._replies.add(envelope, request_id, STATUS_OK, self._machine.revision, (status,))
+
+    def _sizes(self) -> dict[str, Any]:
+        return sizes(self._machine, self._proposals, self._reads, self._streams)

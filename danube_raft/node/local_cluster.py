@@ -5,8 +5,9 @@
     DIR/node1/          its data directory
     DIR/node1.log       its log lines
 
-Clients are served on ports P, P+1, …; with n nodes the peers use P+n, P+n+1, … Members know each other by these
-addresses for good, so a directory keeps the number of nodes and the base port that it was made with.
+Clients are served on ports P, P+1, …; with n nodes the peers use P+n, P+n+1, …, and P+2n, P+2n+1, … answer /health,
+/ready and /metrics. Members know each other by the first two for good, so a directory keeps the number of nodes and
+the base port that it was made with.
 
 Each node is an ordinary node with its supervisor and processes, and stops when this parent does: the supervisors
 hear from a pipe. A node that ends by itself is not started again; the others go on as a cluster does.
@@ -27,6 +28,8 @@ from danube_raft.config import Config, load
 from danube_raft.node.launch import Launched
 
 HOST = "127.0.0.1"
+
+PORTS_PER_NODE = 3
 
 
 class Plan(NamedTuple):
@@ -50,10 +53,9 @@ def settle_plan(directory: Path, nodes: int | None, base_port: int | None, defau
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise errors.ConfigInvalid(f"{path} cannot be read: {error}") from None
     plan = Plan(nodes or kept.nodes, base_port or kept.base_port)
-    if plan.base_port + 2 * plan.nodes > 65_536:
-        raise errors.ConfigInvalid(
-            f"--base-port {plan.base_port}: {2 * plan.nodes} ports from there on do not exist"
-        )
+    ports = PORTS_PER_NODE * plan.nodes
+    if plan.base_port + ports > 65_536:
+        raise errors.ConfigInvalid(f"--base-port {plan.base_port}: {ports} ports from there on do not exist")
     # Before the first node has written anything nothing depends on the plan.
     if plan != kept and any(directory.glob("node*/log")):
         raise errors.ConfigInvalid(
@@ -82,6 +84,7 @@ class LocalNode:
             "data_dir": str(directory / f"node{number}"),
             "client_listen": f"{HOST}:{plan.base_port + number - 1}",
             "raft_listen": raft[number - 1],
+            "health_listen": f"{HOST}:{plan.base_port + 2 * plan.nodes + number - 1}",
             # A single node needs nobody to form a cluster with.
             "seed_nodes": raft if plan.nodes > 1 else [],
         }

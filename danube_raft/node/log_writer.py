@@ -17,6 +17,7 @@ from typing import Any
 
 from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
+from danube_raft.node.histogram import Histogram, Stopwatch, stopped
 from danube_raft.storage.recovery import LogStore
 from danube_raft.wire import local
 from danube_raft.wire.entry import entry_bytes
@@ -28,14 +29,16 @@ _Job = local.Write | local.InstallPoint | local.Purge | local.ReadLog
 
 
 class LogWriter:
-    """Handler of the log-writer process; `pid` is what it reports as its own."""
+    """Handler of the log-writer process; `pid` is what it reports as its own, `stopwatch` times the synced writes."""
 
-    def __init__(self, store: LogStore, config: Config, pid: int) -> None:
+    def __init__(self, store: LogStore, config: Config, pid: int, stopwatch: Stopwatch = stopped) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._store = store
         self._pid = pid
         self._group_max_bytes = config.unacked_write_max_bytes // GROUP_SHARE
         self._waiting: deque[_Job] = deque()
+        self._stopwatch = stopwatch
+        self._syncs = Histogram()
         self._seq = 0
         self._now = 0
         self._ready = False
@@ -92,6 +95,10 @@ class LogWriter:
         """At once if a turn left something waiting."""
         return self._now if self._waiting else None
 
+    def report(self, now: int) -> dict[str, Any]:  # noqa: ARG002 -- as every process has it
+        """How long its synced writes took."""
+        return {"log_fsync_seconds": self._syncs.report()}
+
     def close(self) -> None:
         """Let go of the database."""
         self._store.close()
@@ -107,7 +114,9 @@ class LogWriter:
             self._count(job.seq)
             group.append(job)
             size += sum(map(entry_bytes, job.entries))
+        began = self._stopwatch()
         self._store.write(group)
+        self._syncs.observe(self._stopwatch() - began)
         self._send(local.Durable(group[-1].seq))
         return size
 

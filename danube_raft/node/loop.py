@@ -7,7 +7,7 @@ from its end for longer than about `drain_max_ms`, so that progress is told and 
 Time is read after the poll: after a pause (SIGSTOP, a suspended machine) a handler sees what has queued
 up before it looks at its timers.
 
-The loop also says Ready and Progress to the supervisor, if there is one, and ends on `Stop`, on a stop file descriptor
+The loop also says Ready, Progress and Status to the supervisor, if there is one, and ends on `Stop`, on a stop file descriptor
 that becomes readable or closed (signals; the parent's end of a pipe), when the handler has nothing left to do (`done`),
 or with the handler's error.
 """
@@ -23,7 +23,7 @@ import zmq
 from danube_raft.config import Config
 from danube_raft.node.endpoints import Endpoint
 from danube_raft.node.handler import SUPERVISOR, Handler
-from danube_raft.wire.local import Progress, Ready, Stop
+from danube_raft.wire.local import Progress, Ready, Status, Stop
 
 FAR = 1 << 62
 PATIENCE_MAX_MS = 60_000
@@ -48,11 +48,13 @@ class Loop:
         config: Config,
         stop_fds: Iterable[int] = (),
         clock: Callable[[], int] = monotonic_ms,
+        report: Callable[[int], dict[str, Any]] | None = None,
     ) -> None:
         supervised = SUPERVISOR in endpoints
         self._ready: Ready | None = Ready(name, pid) if supervised else None
         self._handler = handler
         self._endpoints = endpoints
+        self._report = report
         self._stop_fds = tuple(stop_fds)
         self._clock = clock
         self._drain_limit = config.drain_max_messages
@@ -107,8 +109,8 @@ class Loop:
             if messages is None:
                 return
             for message in messages:
-                if edge == SUPERVISOR:
-                    self._stopping = self._stopping or isinstance(message, Stop)
+                if edge == SUPERVISOR and isinstance(message, Stop):
+                    self._stopping = True
                 else:
                     receive(edge, message, now)
             if self._clock() - now > self._drain_ms:
@@ -123,6 +125,8 @@ class Loop:
         if now >= self._progress_at:
             self._progress_at = now + self._progress_ms
             self._handler.outbox.append((SUPERVISOR, Progress(self.turns)))
+            if self._report is not None:
+                self._handler.outbox.append((SUPERVISOR, Status(self._report(now))))
         self._flush(now)
 
     def _flush(self, now: int) -> None:

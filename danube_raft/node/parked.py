@@ -16,6 +16,7 @@ from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, NoLeader, Overloaded
 from danube_raft.node.endpoints import Envelope
 from danube_raft.node.proposals import NEVER
+from danube_raft.node.slow_requests import CATCH_UP, SlowRequests
 from danube_raft.wire.client import Request
 
 Refuse = Callable[[Request, Envelope, DanubeRaftError], None]
@@ -33,8 +34,9 @@ class Waiting(NamedTuple):
 class Parked:
     """What waits for this node to catch up."""
 
-    def __init__(self, config: Config, refuse: Refuse) -> None:
+    def __init__(self, config: Config, refuse: Refuse, slow: SlowRequests) -> None:
         self._config = config
+        self._slow = slow
         self._refuse = refuse
         self._waiting: list[Waiting] = []
         self._size = 0
@@ -54,9 +56,11 @@ class Parked:
         self._size += size
         self._check_at = min(self._check_at, deadline)
 
-    def take(self) -> list[Waiting]:
+    def take(self, now: int) -> list[Waiting]:
         """Everything, in the order in which it came: the node has caught up."""
         waiting, self._waiting = self._waiting, []
+        for item in waiting:
+            self._slow.waited(item.request, item.deadline, now, CATCH_UP)
         self._size = 0
         self._check_at = NEVER
         return waiting
@@ -74,6 +78,7 @@ class Parked:
         for item in self._waiting:
             if now >= item.deadline:
                 self._size -= item.size
+                self._slow.waited(item.request, item.deadline, now, CATCH_UP)
                 self._refuse(item.request, item.envelope, error)
             else:
                 kept.append(item)

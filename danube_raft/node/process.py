@@ -96,7 +96,9 @@ def run(
         gc.freeze()
         stop_descriptors = (stop_descriptor, sys.stdin.fileno())
         with contextlib.closing(handler):
-            Loop(process, os.getpid(), handler, endpoints, config, stop_descriptors).run()
+            Loop(
+                process, os.getpid(), handler, endpoints, config, stop_descriptors, report=handler.report
+            ).run()
     except Fatal as error:
         endpoints[SUPERVISOR].send([Failed(error.code, error.message)])
         return error.exit_code
@@ -121,7 +123,7 @@ def main() -> int:
     config = Config.from_json(setup["config"])
     identity = Identity(*setup["identity"])
     founding = founding_from_json(setup["founding"])
-    logs.set_up(config.log_level, process)
+    logs.set_up(config, process, identity.node_id)
     raise_descriptor_limit()
     return run(process, config, identity, founding, stop_descriptor)
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, NoLeader, Overloaded, Timeout, Uncertain
 from danube_raft.node.endpoints import Envelope
-from danube_raft.wire.client import Request
+from danube_raft.node.slow_requests import APPLY, COMMIT, LEADER, SlowRequests
+from danube_raft.wire.client import OP, Request
 from danube_raft.wire.local import Propose
 
 Waiter = tuple[Envelope, int, int]
@@ -33,7 +34,10 @@ NEVER = 1 << 62
 class Batch:
     """Requests that share one log entry, with their bytes and their waiters (None: nobody waits)."""
 
-    __slots__ = ("chunks", "deadline", "proposed_at", "requests", "seq", "size", "times_out", "waiters")
+    __slots__ = (
+        "chunks", "deadline", "first_proposed_at", "proposed_at", "requests", "seq", "since", "size", "times_out",
+        "waiters",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.seq = 0
@@ -42,6 +46,10 @@ class Batch:
         self.waiters: list[Waiter | None] = []
         self.size = 0
         self.deadline = NEVER
+        self.since = 0
+        """When its requests came: the end of their turn."""
+        self.first_proposed_at = NEVER
+        """When it was first proposed, of those times that were not refused."""
         self.proposed_at = -1
         self.times_out = 0
         """How many of its proposals were not refused, so that any of them may be in a log."""
@@ -50,8 +58,9 @@ class Batch:
 class Proposals:
     """Batches that are being filled, proposed, or waited for."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, slow: SlowRequests | None = None) -> None:
         self._config = config
+        self._slow = SlowRequests(config) if slow is None else slow
         self._open = Batch()
         self._closed: list[Batch] = []
         self._pending: dict[int, Batch] = {}
@@ -61,6 +70,8 @@ class Proposals:
         self._check_at = NEVER
         self.waiting_commands = 0
         self.waiting_bytes = 0
+        self.failed_commands = 0
+        """Commands of clients whose deadline passed before they were applied."""
 
     def add(self, request: Request, chunk: bytes, waiter: Waiter | None) -> None:
         """Put a checked request, with its bytes, into the batch of this turn. Raises Overloaded."""
@@ -97,6 +108,7 @@ class Proposals:
             self._close()
         for batch in self._closed:
             batch.seq = self._next_seq
+            batch.since = now
             self._next_seq += 1
             self._pending[batch.seq] = batch
             self._check_at = min(self._check_at, batch.deadline)
@@ -111,6 +123,7 @@ class Proposals:
 
     def _propose(self, batch: Batch, now: int) -> Propose:
         batch.proposed_at = now
+        batch.first_proposed_at = min(batch.first_proposed_at, now)
         batch.times_out += 1
         self._check_at = min(self._check_at, now + self._config.propose_retry_ms)
         return Propose(batch.seq, b"".join(batch.chunks))
@@ -132,6 +145,8 @@ class Proposals:
         if not left:
             batch.times_out -= 1
             assert batch.times_out >= 0, "a proposal is refused at most once"
+        if not batch.times_out:
+            batch.first_proposed_at = NEVER
         if reason == "overloaded":
             self._overloaded_until = now + self._config.retry_min_ms
         batch.proposed_at = now - self._config.propose_retry_ms + self._config.retry_min_ms
@@ -143,6 +158,16 @@ class Proposals:
         if batch is not None:
             self._forget(len(batch.requests), batch.size)
         return batch
+
+    def answered(self, batches: list[Batch], committed_at: int, now: int) -> None:
+        """These batches were committed, and by now they are applied and answered."""
+        for batch in batches:
+            if not self._slow.is_slow(now - batch.since):
+                continue
+            stages = ((LEADER, batch.first_proposed_at), (COMMIT, committed_at), (APPLY, now))
+            for request, waiter in zip(batch.requests, batch.waiters, strict=True):
+                if waiter is not None:
+                    self._slow.completed(str(request[OP]), batch.since, now, stages)
 
     def fence(self, seq: int, now: int) -> Iterator[Propose]:
         """`seq` was applied: waiting batches below it can never be, so they get new seqs and go out again."""
@@ -195,6 +220,11 @@ class Proposals:
         found = [
             (waiter, self._verdict(batch)) for place in late if (waiter := batch.waiters[place]) is not None
         ]
+        self.failed_commands += len(late)
+        if self._slow.is_slow(now - batch.since):
+            stages = ((LEADER, min(batch.first_proposed_at, now)), (COMMIT, now))
+            for place in late:
+                self._slow.completed(str(batch.requests[place][OP]), batch.since, now, stages)
         if batch.times_out:
             for place in late:
                 batch.waiters[place] = None

@@ -20,6 +20,7 @@ from danube_raft.config import Config
 from danube_raft.errors import ClusterIdMismatch, DanubeRaftError, NoLeader, Overloaded, Timeout
 from danube_raft.node.endpoints import Envelope
 from danube_raft.node.proposals import NEVER
+from danube_raft.node.slow_requests import APPLY, READ_INDEX, REVISION, SlowRequests
 from danube_raft.wire.client import CONSISTENCY, LINEARIZABLE, MIN_REVISION, SESSION, Request
 from danube_raft.wire.local import AskFresh, FreshAnswer, ReadIndex
 
@@ -57,8 +58,16 @@ Refuse = Callable[[Request, Envelope, DanubeRaftError], None]
 class Reads:
     """Decides when a read may be answered; `answer` and `refuse` do it."""
 
-    def __init__(self, config: Config, cluster_id: int, answer: Answer, refuse: Refuse) -> None:
+    def __init__(
+        self,
+        config: Config,
+        cluster_id: int,
+        answer: Answer,
+        refuse: Refuse,
+        slow: SlowRequests | None = None,
+    ) -> None:
         self._config = config
+        self._slow = SlowRequests(config) if slow is None else slow
         self._cluster_id = cluster_id
         self._answer = answer
         self._refuse = refuse
@@ -66,6 +75,8 @@ class Reads:
         self._joining: list[Read] = []
         self._rounds: dict[int, tuple[int, list[Read]]] = {}
         self._for_index: list[tuple[int, Read]] = []
+        self._confirmed_at: dict[int, int] = {}
+        """When a round was first answered with an index that is still waited for."""
         self._bounded: list[Read] = []
         self._asked: dict[int, list[Read]] = {}
         self._for_fresh: list[Fresh] = []
@@ -107,29 +118,32 @@ class Reads:
         """End of a turn: one round for all reads that joined since the last one."""
         questions: list[ReadIndex | AskFresh] = []
         if self._joining:
-            number = self._take_number()
+            number = self.take_number()
             self._rounds[number] = (now + READ_RETRY_MS, self._joining)
             self._check_at = min(self._check_at, now + READ_RETRY_MS)
             self._joining = []
             questions.append(ReadIndex(number))
         if self._bounded:
-            number = self._take_number()
+            number = self.take_number()
             self._asked[number] = self._bounded
             self._bounded = []
             questions.append(AskFresh(number))
         return questions
 
-    def _take_number(self) -> int:
+    def take_number(self) -> int:
+        """One that no round or question has had in this boot."""
         number = self._next_round
         self._next_round += 1
         return number
 
-    def confirmed(self, number: int, index: int) -> None:
+    def confirmed(self, number: int, index: int, now: int) -> None:
         """The round's answer: its reads wait for `index`; -1: not confirmed, asked again at the retry."""
         if index < 0:
             return
         _, reads = self._rounds.pop(number, (0, []))
         self._for_index += [(index, read) for read in reads]
+        if reads:
+            self._confirmed_at.setdefault(index, now)
 
     def fresh(self, answer: FreshAnswer, now: int) -> None:
         """When the leader was last heard, and what was committed then."""
@@ -154,11 +168,14 @@ class Reads:
             if ready:
                 self._for_index = [item for item in self._for_index if item[0] > position.applied_index]
                 self._answer_all(ready)
+            self._note_confirmed(ready, position.applied_index, now)
         if self._for_revision:
             ready = [read for revision, read in self._for_revision if revision <= position.revision]
             if ready:
                 self._for_revision = [item for item in self._for_revision if item[0] > position.revision]
                 self._answer_all(ready)
+            for read in ready:
+                self._slow.waited(read.request, read.deadline, now, REVISION)
 
     def _advance_fresh(self, position: Position, now: int) -> None:
         waiting = []
@@ -168,10 +185,20 @@ class Reads:
                 self._joining.append(item.read)
             elif item.index <= position.applied_index:
                 self.waiting -= 1
+                self._slow.waited(item.read.request, item.read.deadline, now, APPLY)
                 self._answer(item.read.request, item.read.envelope, lag_ms)
             else:
                 waiting.append(item)
         self._for_fresh = waiting
+
+    def _note_confirmed(self, reads: list[Read], applied_index: int, now: int) -> None:
+        """Which of these answered reads were slow, because of the round or of what had to be applied after it."""
+        passed = [index for index in self._confirmed_at if index <= applied_index]
+        # Those of one turn were as a rule confirmed together; for the rest the earliest is near enough.
+        confirmed_at = min([self._confirmed_at.pop(index) for index in passed], default=now)
+        for read in reads:
+            stages = ((READ_INDEX, confirmed_at), (APPLY, now))
+            self._slow.passed(read.request, read.deadline, now, stages)
 
     def _answer_all(self, reads: list[Read]) -> None:
         self.waiting -= len(reads)
@@ -201,13 +228,15 @@ class Reads:
         self._for_revision = [
             (revision, read)
             for revision, read in self._for_revision
-            if not self._late(read, now, Timeout(f"revision {revision} did not reach this node in time"))
+            if not self._late(
+                read, now, Timeout(f"revision {revision} did not reach this node in time"), REVISION
+            )
         ]
         self._for_index = [
             (index, read)
             for index, read in self._for_index
             if not self._late(
-                read, now, Timeout("what the leader had committed was not applied here in time")
+                read, now, Timeout("what the leader had committed was not applied here in time"), APPLY
             )
         ]
         self._joining = [read for read in self._joining if not self._late(read, now, no_leader)]
@@ -222,10 +251,11 @@ class Reads:
         times += [read.deadline for _, waiting in self._rounds.values() for read in waiting]
         self._check_at = min(times + [read.deadline for read in reads], default=NEVER)
 
-    def _late(self, read: Read, now: int, error: DanubeRaftError) -> bool:
+    def _late(self, read: Read, now: int, error: DanubeRaftError, stage: str = READ_INDEX) -> bool:
         if now < read.deadline:
             return False
         self.waiting -= 1
+        self._slow.waited(read.request, read.deadline, now, stage)
         self._refuse(read.request, read.envelope, error)
         return True
 

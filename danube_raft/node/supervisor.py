@@ -33,10 +33,12 @@ from danube_raft.node.assembly import PROCESSES, RUN_DIR, ipc_address
 from danube_raft.node.bootstrap import belongs, held_data_dir, next_boot
 from danube_raft.node.endpoints import LocalEdge, drained
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
+from danube_raft.node.health_port import health_port
 from danube_raft.node.identity import Identity, founding_to_json
 from danube_raft.node.loop import monotonic_ms
+from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
-from danube_raft.wire.local import Failed, Progress, Ready
+from danube_raft.wire.local import ConfirmRead, Failed, Progress, ReadConfirmed, Ready, Status
 
 RESTART_PAUSE_MS = 50
 RESTART_PAUSE_MAX_MS = 5_000
@@ -62,15 +64,14 @@ def _clear_run_dir(run_dir: Path) -> None:
 
 
 class Child:
-    """One running process, seen from the parent."""
+    """One running process, seen from the parent. `view` is what others may look at."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], edge: LocalEdge, now: int) -> None:
-        self.name = name
+    def __init__(self, process: subprocess.Popen[bytes], edge: LocalEdge, view: ProcessView) -> None:
+        self.name = view.name
         self.process = process
         self.edge = edge
+        self.view = view
         self.descriptor = os.pidfd_open(process.pid)
-        self.ready = False
-        self.progress_at = now
 
     def ended(self) -> str | None:
         """How it ended, None while it runs."""
@@ -89,10 +90,13 @@ class Child:
 
 
 class Supervisor:
-    """Runs one node until it is told to stop."""
+    """Runs one node until it is told to stop. `view` is kept up to date for those who ask how it is."""
 
-    def __init__(self, config: Config, data_dir: DataDir, stop_descriptors: tuple[int, ...]) -> None:
+    def __init__(
+        self, config: Config, data_dir: DataDir, stop_descriptors: tuple[int, ...], view: NodeView
+    ) -> None:
         self._config = config
+        self._view = view
         self._data_dir = data_dir
         self._context: zmq.Context[Any] = zmq.Context()
         self._stop_descriptors = stop_descriptors
@@ -116,8 +120,10 @@ class Supervisor:
                 self._start()
                 reason = self._watch()
                 if reason is None:
+                    self._view.stopping()
                     self._stop_in_order()
                     return 0
+                self._view.ended(reason)
                 self._kill()
                 if isinstance(self._failed, _NO_RESTART):
                     raise self._failed
@@ -130,7 +136,8 @@ class Supervisor:
                 if failures > CRASHES_MAX:
                     raise errors.CrashLoop(f"{reason}; the node failed {failures} times in a row, giving up")
                 pause = 0 if failures == 1 else min(RESTART_PAUSE_MS << (failures - 2), RESTART_PAUSE_MAX_MS)
-                log.warning("%s; restarting all three in %d ms", reason, pause)
+                fields = {"reason": reason, "pause_ms": pause, "failures": failures}
+                log.warning("%s; restarting all three in %d ms", reason, pause, extra={"fields": fields})
                 if self._pause(pause):
                     return 0
         finally:
@@ -160,12 +167,14 @@ class Supervisor:
             except OSError as error:
                 edge.close()
                 raise errors.Fatal(f"cannot start the {name}: {error.strerror or error}") from None
-            self._children.append(Child(name, process, edge, monotonic_ms()))
+            view = ProcessView(name, process.pid, self._stuck_ms[name], monotonic_ms())
+            self._children.append(Child(process, edge, view))
             assert process.stdin is not None, "the setup goes through standard input"
             # A pipe that is broken already: the child has ended, and `_watch` tells how.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(line)
                 process.stdin.flush()
+        self._view.started(identity, tuple(child.view for child in self._children))
 
     def _spawn(self, name: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 -- this interpreter, our own module
@@ -185,7 +194,7 @@ class Supervisor:
         for child in self._children:
             poller.register(child.edge.socket, zmq.POLLIN)
             poller.register(child.descriptor, zmq.POLLIN)
-        for descriptor in self._stop_descriptors:
+        for descriptor in (*self._stop_descriptors, self._view.question):
             poller.register(descriptor, zmq.POLLIN)
         last = monotonic_ms()
         while True:
@@ -201,28 +210,43 @@ class Supervisor:
             if now - last > OWN_PAUSE_MS + self._config.progress_ms:
                 # This process was stopped itself: what it did not hear says nothing.
                 for child in self._children:
-                    child.progress_at = now
+                    child.view.progress_at = now
             last = now
-            stuck = next((child for child in self._children if self._is_stuck(child, now)), None)
+            stuck = next((child for child in self._children if child.view.is_stuck(now)), None)
             if stuck is not None:
                 return self._dump(stuck, now)
+            if self._view.question in events and self._view.take_question():
+                self._ask_for_confirmed_read()
+
+    def _ask_for_confirmed_read(self) -> None:
+        """Only of a kv-server that has spoken, which the bound end of an edge has to wait for."""
+        for child in self._children:
+            if child.name == KV and child.view.ready:
+                # One that is gone: the next turn of the loop hears of it.
+                with contextlib.suppress(errors.Fatal):
+                    child.edge.send([ConfirmRead()])
 
     def _hear(self, child: Child, now: int) -> None:
         for message in drained(child.edge):
             if isinstance(message, Progress):
-                child.progress_at = now
+                child.view.progress_at = now
+            elif isinstance(message, Status):
+                child.view.report = message.status
+            elif isinstance(message, ReadConfirmed):
+                self._view.confirm(message)
             elif isinstance(message, Ready):
-                child.ready = True
-                child.progress_at = now
-                if all(other.ready for other in self._children):
+                child.view.ready = True
+                child.view.progress_at = now
+                if all(other.view.ready for other in self._children):
                     self._announce(now)
             elif isinstance(message, Failed):
                 self._failed = errors.from_wire(message.code, message.message)
 
     def _announce(self, now: int) -> None:
         self._ready_at = now
-        pids = " ".join(f"{child.name}={child.process.pid}" for child in self._children)
-        log.info("ready %s", pids)
+        pids = {child.name: child.process.pid for child in self._children}
+        text = " ".join(f"{name}={pid}" for name, pid in pids.items())
+        log.info("ready %s", text, extra={"fields": {"pids": pids}})
         if not self._announced:
             self._announced = True
             config = self._config
@@ -234,15 +258,14 @@ class Supervisor:
                     flush=True,
                 )
 
-    def _is_stuck(self, child: Child, now: int) -> bool:
-        return now - child.progress_at > self._stuck_ms[child.name]
-
     def _dump(self, child: Child, now: int) -> str:
         log.warning("%s (pid %d) makes no progress; this is where it is:", child.name, child.process.pid)
         child.process.send_signal(signal.SIGUSR1)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.process.wait(STACK_DUMP_MS / 1000)
-        return f"{child.name} (pid {child.process.pid}) made no progress for {now - child.progress_at} ms"
+        return (
+            f"{child.name} (pid {child.process.pid}) made no progress for {now - child.view.progress_at} ms"
+        )
 
     # ---------------------------------------------------------------- stop
 
@@ -310,13 +333,15 @@ def serve(config: Config, parent_descriptors: tuple[int, ...] = ()) -> int:
     descriptors = (stop_on_signals(), *parent_descriptors)
     config = replace(config, data_dir=str(Path(config.data_dir).absolute()))
     with held_data_dir(config, inheritable=True) as data_dir:
-        logs.set_up(config.log_level, "supervisor")
+        found = data_dir.identity()
+        logs.set_up(config, "supervisor", 0 if found is None else found.node_id)
         _check_port("raft_listen", config.raft_listen)
         _check_port("client_listen", config.client_listen)
         os.chdir(config.data_dir)
-        if not belongs(config, data_dir, descriptors):
-            return 0
-        return Supervisor(config, data_dir, descriptors).run()
+        with contextlib.closing(NodeView()) as view, health_port(config, view):
+            if not belongs(config, data_dir, descriptors):
+                return 0
+            return Supervisor(config, data_dir, descriptors, view).run()
 
 
 def run(config: Config) -> int:

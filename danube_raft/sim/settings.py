@@ -49,7 +49,8 @@ def choose(options: Options) -> Settings:
     """The world of this seed."""
     source = random.Random(f"{options.seed}/settings")  # noqa: S311 -- a seed has to repeat
     nodes = options.nodes or source.choice(SIZES)
-    config = Config()
+    # Nobody reads the log lines of a world that is a test.
+    config = Config(slow_request_ms=0)
     if source.random() < 0.5:
         config = replace(
             config,

@@ -73,9 +73,10 @@ class StatusRequest(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """Committed entries in index order, no-ops and configurations too."""
+    """Committed entries in index order, no-ops and configurations too; passed on at monotonic `at_ms` (0: unknown)."""
 
     entries: tuple[Entry, ...]
+    at_ms: int = 0
 
 
 class ProposeRejected(NamedTuple):
@@ -233,6 +234,19 @@ class Status(NamedTuple):
     status: dict[str, Any]
 
 
+class ConfirmRead(NamedTuple):
+    """Supervisor → kv-server: find out whether a majority confirms reads now. Answered by ReadConfirmed, or never."""
+
+
+class ReadConfirmed(NamedTuple):
+    """A ReadIndex that was asked for at monotonic `at_ms` was confirmed: `index` was committed then, and
+    `applied_index` applied here when the answer came."""
+
+    at_ms: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    applied_index: int
+
+
 class Failed(NamedTuple):
     """The process ends with this error: wire code and one line of text."""
 
@@ -248,12 +262,14 @@ Message = (
     Propose | ReadIndex | Applied | SnapshotDone | MembershipRequest | StatusRequest | Committed | ProposeRejected
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
+    | ConfirmRead | ReadConfirmed
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
     Propose, ReadIndex, Applied, SnapshotDone, MembershipRequest, StatusRequest, Committed, ProposeRejected,
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
-    Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer,
+    Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
+    ReadConfirmed,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 
@@ -265,7 +281,7 @@ def _entries(raw: tuple[Any, ...]) -> tuple[Entry, ...]:
 
 
 _REBUILD: dict[type, Callable[..., Message]] = {
-    Committed: lambda entries: Committed(_entries(entries)),
+    Committed: lambda entries, *rest: Committed(_entries(entries), *rest),
     LogChunk: lambda first, entries: LogChunk(first, _entries(entries)),
     Write: lambda seq, truncate_from, entries, hard_state: Write(
         seq, truncate_from, _entries(entries), None if hard_state is None else HardState(*hard_state)

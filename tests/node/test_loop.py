@@ -90,7 +90,9 @@ class Running:
         }
         if before:
             self.kv.send([local.ReadIndex(number) for number in range(before)])
-        self.loop = Loop("consensus", 44, handler, near, Config())
+        self.loop = Loop(
+            "consensus", 44, handler, near, Config(), report=lambda now: {"turns": len(handler.calls)}
+        )
         self.thread = threading.Thread(target=self._run, args=(near,))
         self.thread.start()
 
@@ -125,6 +127,29 @@ def test_ready_comes_first_and_progress_follows(context: zmq.Context[Any]) -> No
     heard = [*drained(running.supervisor)]
     running.stop()
     assert heard[:2] == [local.Ready("consensus", 44), local.Progress(1)]
+
+
+def test_the_report_goes_along_with_progress(context: zmq.Context[Any]) -> None:
+    running = Running(context, Recorder())
+    assert running.supervisor.socket.poll(WAIT_MS)
+    heard = [*drained(running.supervisor)]
+    running.stop()
+    assert heard[2:3] == [local.Status({"turns": 2})]
+
+
+def test_what_the_supervisor_asks_is_for_the_handler_and_only_stop_for_the_loop(
+    context: zmq.Context[Any],
+) -> None:
+    handler = Recorder()
+    running = Running(context, handler)
+    assert running.supervisor.socket.poll(WAIT_MS)
+    list(drained(running.supervisor))
+    running.supervisor.send([local.ReadIndex(7)])
+    assert running.supervisor.socket.poll(WAIT_MS)
+    heard = [*drained(running.supervisor)]
+    running.stop()
+    assert local.ReadReady(7, 0) in heard
+    assert "receive 7" in handler.calls
 
 
 def test_a_timer_wakes_the_loop(context: zmq.Context[Any]) -> None:

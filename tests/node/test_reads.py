@@ -84,7 +84,7 @@ def test_linearizable_reads_of_a_turn_share_a_round_and_wait_for_its_index() -> 
     seen.ask(2, consistency="linearizable")
     assert seen.reads.flush(0) == [ReadIndex(1)]
     assert seen.reads.flush(0) == []
-    seen.reads.confirmed(1, 7)
+    seen.reads.confirmed(1, 7, 0)
     seen.reads.advance(HERE._replace(applied_index=6), 0)
     assert seen.answered == []
     seen.reads.advance(HERE._replace(applied_index=7), 0)
@@ -97,7 +97,7 @@ def test_a_read_never_joins_a_round_that_was_sent_before_it_came() -> None:
     seen.ask(1, consistency="linearizable")
     assert seen.reads.flush(0) == [ReadIndex(1)]
     seen.ask(2, consistency="linearizable")
-    seen.reads.confirmed(1, 5)
+    seen.reads.confirmed(1, 5, 0)
     seen.reads.advance(HERE, 0)
     assert seen.answered == [1]
     assert seen.reads.flush(1) == [ReadIndex(2)]
@@ -109,10 +109,10 @@ def test_a_round_without_answer_is_asked_again_under_a_new_id_and_its_late_answe
     assert seen.reads.flush(0) == [ReadIndex(1)]
     seen.reads.tick(READ_RETRY_MS)
     assert seen.reads.flush(READ_RETRY_MS) == [ReadIndex(2)]
-    seen.reads.confirmed(1, 3)
+    seen.reads.confirmed(1, 3, 0)
     seen.reads.advance(HERE, 0)
     assert seen.answered == []
-    seen.reads.confirmed(2, 5)
+    seen.reads.confirmed(2, 5, 0)
     seen.reads.advance(HERE, 0)
     assert seen.answered == [1]
 
@@ -123,7 +123,7 @@ def test_a_linearizable_read_without_a_leader_says_so_at_its_deadline() -> None:
     now = 0
     while now < 500 and not seen.refused:
         for round_ in seen.reads.flush(now):
-            seen.reads.confirmed(round_.id, -1)
+            seen.reads.confirmed(round_.id, -1, 0)
         now = seen.reads.next_timer() or 10_000
         seen.reads.tick(now)
     assert seen.refused == {1: NoLeader}
@@ -159,7 +159,7 @@ def test_a_bounded_read_that_is_too_old_is_confirmed_by_the_leader(heard_at: int
     seen.reads.advance(HERE, 1_000)
     assert seen.answered == []
     assert seen.reads.flush(1_000) == [ReadIndex(2)]
-    seen.reads.confirmed(2, 5)
+    seen.reads.confirmed(2, 5, 0)
     seen.reads.advance(HERE, 1_001)
     assert (seen.answered, seen.lags) == ([1], [0])
 
@@ -190,7 +190,7 @@ def test_rounds_that_an_earlier_leader_was_asked_for_join_a_new_one_at_once() ->
     assert seen.reads.flush(0) == [ReadIndex(1)]
     seen.reads.leader_changed()
     assert seen.reads.flush(1) == [ReadIndex(2)]
-    seen.reads.confirmed(1, 3)
+    seen.reads.confirmed(1, 3, 0)
     seen.reads.advance(HERE, 1)
     assert seen.answered == []
 

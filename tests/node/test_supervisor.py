@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from danube_raft.config import Config
 from danube_raft.errors import Fatal
 from danube_raft.node.bootstrap import belongs, held_data_dir
 from danube_raft.node.supervisor import Supervisor
+from danube_raft.node.view import NodeView
 
 
 @pytest.mark.timeout(20)
@@ -28,5 +30,5 @@ def test_a_child_that_cannot_be_started_is_one_error_and_no_hang(
     with held_data_dir(config, inheritable=False) as data_dir:
         monkeypatch.chdir(config.data_dir)
         assert belongs(config, data_dir, ())
-        with pytest.raises(Fatal, match="cannot start the log-writer"):
-            Supervisor(config, data_dir, ()).run()
+        with closing(NodeView()) as view, pytest.raises(Fatal, match="cannot start the log-writer"):
+            Supervisor(config, data_dir, (), view).run()

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -91,7 +92,7 @@ def ask(*arguments: str) -> Any:
 def test_a_cluster_serves_on_its_ports_survives_a_node_and_is_the_same_again(
     tmp_path: Path, started: list[Cluster]
 ) -> None:
-    base = quiet_base(6)
+    base = quiet_base(9)
     ports = [f"127.0.0.1:{base + place}" for place in range(3)]
     cluster = Cluster(tmp_path / "c", base)
     started.append(cluster)
@@ -100,6 +101,10 @@ def test_a_cluster_serves_on_its_ports_survives_a_node_and_is_the_same_again(
     for place, port in enumerate(ports):
         with MetadataStore(port) as store:
             store.put(f"/k{place}", place)
+
+    for place in range(3):
+        with urlopen(f"http://127.0.0.1:{base + 6 + place}/health", timeout=WAIT_S) as answer:
+            assert answer.status == 200
 
     members = ask("--endpoints", ports[0], "members")
     assert {row["client_addr"] for row in members} == set(ports)
@@ -142,7 +147,7 @@ def test_a_cluster_serves_on_its_ports_survives_a_node_and_is_the_same_again(
 
 
 def test_a_directory_keeps_its_number_of_nodes_and_its_ports(tmp_path: Path, started: list[Cluster]) -> None:
-    base = quiet_base(2)
+    base = quiet_base(3)
     cluster = Cluster(tmp_path / "c", base, "--nodes", "1")
     started.append(cluster)
     assert cluster.first_line().startswith("ready endpoints=")
@@ -162,7 +167,7 @@ def test_a_directory_keeps_its_number_of_nodes_and_its_ports(tmp_path: Path, sta
 def test_a_port_that_is_taken_stops_the_whole_cluster_and_is_named(
     tmp_path: Path, started: list[Cluster]
 ) -> None:
-    base = quiet_base(6)
+    base = quiet_base(9)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", base + 1))
         taken.listen()
@@ -175,6 +180,6 @@ def test_a_port_that_is_taken_stops_the_whole_cluster_and_is_named(
     assert "node 2" in said
     assert cluster.process.returncode not in (0, 1)
     # No node has begun anything: the directory is not bound to the port that was taken.
-    other = Cluster(tmp_path / "c", quiet_base(2), "--nodes", "1")
+    other = Cluster(tmp_path / "c", quiet_base(3), "--nodes", "1")
     started.append(other)
     assert other.first_line().startswith("ready endpoints=")

@@ -59,6 +59,8 @@ class RealNode:
         raft, client = free_ports(2)
         self.endpoint = f"127.0.0.1:{client}"
         self.raft_endpoint = f"127.0.0.1:{raft}"
+        # Nodes of one machine cannot share the default port of /health; a test that wants it names one.
+        settings = {"health_listen": "", **settings}
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DANUBE_RAFT_")},
             **{f"DANUBE_RAFT_{name.upper()}": str(value) for name, value in settings.items()},

@@ -45,6 +45,8 @@ class SteppedNode:
         """Identities of connections that take no answers now."""
         self._dropped: set[bytes] = set()
         self.sent: Counter[type] = Counter()
+        self.told: list[Any] = []
+        """What the supervisor heard."""
         self._random = random.Random(seed)
         self._next_request = 1
         self.boot()
@@ -119,7 +121,10 @@ class SteppedNode:
         raise AssertionError("timers fire without end")
 
     def _route(self, sender: str, edge: str, message: Any) -> None:
-        if edge in (SUPERVISOR, LINKS):
+        if edge == SUPERVISOR:
+            self.told.append(message)
+            return
+        if edge == LINKS:
             return
         if edge == CLIENTS:
             if isinstance(message, OpenPort):
@@ -148,6 +153,10 @@ class SteppedNode:
     def peer_message(self, item: Any) -> None:
         """Put what a peer sent into consensus' queue."""
         self._queues[CONSENSUS].append((PEERS, item))
+
+    def ask_for_confirmed_read(self) -> None:
+        """What the supervisor does when somebody asks whether the node is ready."""
+        self._queues[KV].append((SUPERVISOR, local.ConfirmRead()))
 
     def take(self, number: int, envelope: Envelope = ENVELOPE) -> list[tuple[Any, ...]]:
         """The replies to one request so far, taken."""

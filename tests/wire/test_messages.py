@@ -36,7 +36,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.SnapshotDone(9, 3, b"c", 100, "s"), "9703050903c4016364a173"),
     (local.MembershipRequest(1, "add", 2, "a:1", "a:2"), "97040501a361646402a3613a31a3613a32"),
     (local.StatusRequest(6), "93050506"),
-    (local.Committed((ENTRY,)), "9306059197090301cd03e8cf0000018bcfe5680093070205c403616263"),
+    (local.Committed((ENTRY,), 900), "9406059197090301cd03e8cf0000018bcfe5680093070205c403616263cd0384"),
     (local.ProposeRejected(1, "no-leader", 0, True), "96070501a96e6f2d6c656164657200c3"),
     (local.ReadReady(4, -1), "94080504ff"),
     (local.Role("leader", 3, 1, 10, 20, 8), "980905a66c656164657203010a1408"),
@@ -60,6 +60,8 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.Stop(), "921905"),
     (local.AskFresh(4), "931a0504"),
     (local.FreshAnswer(4, 900, 7), "951b0504cd038407"),
+    (local.ConfirmRead(), "921c05"),
+    (local.ReadConfirmed(900, 7, 6), "951d05cd03840706"),
 ]  # fmt: skip
 
 PEER: list[tuple[peer.Message, str]] = [
