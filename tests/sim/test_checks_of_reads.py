@@ -34,8 +34,8 @@ def write(at_ms: int, revision: int) -> Operation:
 class Facts:
     """Node 2 follows node 1; `hear` is a sign of life of a leader."""
 
-    def __init__(self, *ids: int) -> None:
-        self.checks = Checks(ids or (1, 2, 3))
+    def __init__(self, *ids: int, drift_ppm: int = 0) -> None:
+        self.checks = Checks(ids or (1, 2, 3), drift_ppm)
         for node in ids or (1, 2, 3):
             self.checks.tell(Booted(node, 1))
         self.role(2, "follower", 1)
@@ -81,6 +81,19 @@ def test_a_lag_that_is_made_up() -> None:
     facts.hear(100, 2)
     with pytest.raises(Violation, match="heard no leader 50 ms before"):
         facts.end(read(100, 50, answered_ms=200, revision=4))
+
+
+@pytest.mark.parametrize(("drift_ppm", "is_true"), [(20_000, True), (10_000, False), (0, False)])
+def test_a_lag_by_a_clock_that_runs_slow(drift_ppm: int, is_true: bool) -> None:
+    """1,783 ms are 1,747 ms by a clock that is two percent slow."""
+    facts = Facts(drift_ppm=drift_ppm)
+    facts.hear(217, 2)
+    slow = read(3_000, 1_747, answered_ms=2_000, revision=2)
+    if is_true:
+        facts.end(slow)
+    else:
+        with pytest.raises(Violation, match="heard no leader"):
+            facts.end(slow)
 
 
 def test_a_bounded_read_before_what_was_heard_is_applied() -> None:

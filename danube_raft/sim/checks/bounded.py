@@ -116,8 +116,9 @@ class BoundedReads:
             return
         node = self._nodes[read.node]
         heard_at = read.answered - lag_ms * MS
-        # Both moments were read from a clock of whole milliseconds, which may run at another rate.
-        unsure = MS + lag_ms * MS * self._drift_ppm // 1_000_000
+        # Both moments were read from a clock of whole milliseconds, which may run at another rate: then the lag is
+        # wrong by its share of the true time.
+        unsure = 2 * MS + lag_ms * MS * self._drift_ppm // (1_000_000 - self._drift_ppm)
         place = bisect_left(node.times, heard_at - unsure)
         if place < bisect_right(node.times, heard_at + unsure):
             self.heard += 1
