@@ -1,7 +1,7 @@
 """Runs one seed and says what came of it; says how to repeat it when it fails.
 
-A run that proves nothing is a failure of the simulator, not a pass: too few operations that succeeded, no leader, no
-fault. Whether each kind of fault had an effect shows over many seeds, see `check_coverage`.
+A run that proves nothing is a failure of the simulator, not a pass: no leader, no fault. Whether each kind of fault had
+an effect shows over many seeds, see `check_coverage`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,6 @@ from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
 from danube_raft.sim.nemesis import Told
 from danube_raft.sim.settings import NODES_MAX, Options
 from danube_raft.sim.world import World
-
-OPERATIONS_MIN = 10
-"""What has to succeed in a world. Less than three nodes can do without none of theirs, so there faults may leave less."""
 
 SIGNATURE_CHARS = 60
 
@@ -133,8 +130,6 @@ def _report(world: World) -> Report:
 
 
 def _check_activity(report: Report, world: World) -> None:
-    if report.succeeded < (1 if report.nodes < 3 else OPERATIONS_MIN):
-        raise Idle(f"only {report.succeeded} of {report.operations} operations succeeded")
     if not report.elections:
         raise Idle("nobody ever led")
     if [told.fault for told in world.nemesis.told] != list(world.nemesis.planned):

@@ -1,7 +1,7 @@
 """One world: nodes, network, disks, clients and faults, all from one seed, with every check watching.
 
-First faults, then they end and progress is demanded: a leader within `LEADER_TIMEOUTS` election timeouts, every node
-serves, all replicas equal the committed log, no lease outlives its time for long. The checks on the whole history come
+First faults, then they end and progress is demanded: a leader within `LEADER_TIMEOUTS` election timeouts, clients get
+on with what they do, every node serves, all replicas equal the committed log, no lease outlives its time for long. The checks on the whole history come
 last. Nothing here reads a clock or a source of randomness of the machine that it runs on.
 
 Not in these worlds: forming a cluster and changing its members, snapshots, purged logs and lost disks (so no node is
@@ -55,6 +55,10 @@ WATCH_MS = 60_000
 queue of three messages ends it again after every ten revisions."""
 FIRST_FAULT_MS = 100
 """After the first node has started: before, there is nothing to disturb."""
+OPERATIONS_MIN = 10
+"""What clients have to bring to an end in a world, however little they could do while there were faults."""
+WORK_MS = 15_000
+"""More than that takes at the lowest rate, with clients that still wait for nodes that are gone."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
@@ -153,7 +157,6 @@ class World:
         hung_until = max(node.disk.busy_until for node in self.nodes.values())
         self.nemesis.stop()
         self.connections.heal()
-        self.workload.stop()
         for watcher in self.watchers.values():
             watcher.settle()
         self.schedule.run_until(max(self.schedule.now, hung_until))
@@ -161,6 +164,8 @@ class World:
     def _demand_progress(self) -> None:
         config = self.settings.config
         self._wait("a leader that all know", LEADER_TIMEOUTS * config.election_max_ms, self._has_leader)
+        self._wait(f"{OPERATIONS_MIN} operations to succeed", WORK_MS, self._has_worked)
+        self.workload.stop()
         self._wait(
             "every client's last answer", 10_000, lambda: not any(c.busy for c in self._clients.values())
         )
@@ -183,6 +188,9 @@ class World:
     def _has_leader(self) -> bool:
         roles = [node.role for node in self.nodes.values()]
         return len({(role.term, role.leader_id) for role in roles}) == 1 and roles[0].leader_id != 0
+
+    def _has_worked(self) -> bool:
+        return sum(operation.outcome == OK for operation in self.operations) >= OPERATIONS_MIN
 
     def _is_level(self) -> bool:
         committed = len(self.checks.view.committed)

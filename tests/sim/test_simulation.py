@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from danube_raft.sim.checks.facts import Violation
 from danube_raft.sim.run import NEEDED, Idle, Report, check_coverage, command, simulate
 from danube_raft.sim.settings import Options
 from danube_raft.sim.world import World
@@ -123,8 +124,8 @@ def test_the_command_that_repeats_a_world_runs_that_world() -> None:
 
 
 def test_a_world_in_which_nothing_succeeds_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("danube_raft.sim.run.OPERATIONS_MIN", 10_000)
-    with pytest.raises(Idle, match="operations succeeded"):
+    monkeypatch.setattr("danube_raft.sim.world.OPERATIONS_MIN", 10_000)
+    with pytest.raises(Violation, match="waited 15000 ms for 10000 operations to succeed"):
         simulate(Options(1, 3, 2.0))
 
 
