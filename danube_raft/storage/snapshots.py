@@ -20,9 +20,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
 
 from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
+from danube_raft.storage import snapshot_file
 from danube_raft.storage.data_dir import sync_directory
 from danube_raft.storage.snapshot_file import (
     MIN_BYTES,
@@ -38,25 +38,12 @@ from danube_raft.storage.snapshot_file import (
     verify,
     write_all,
 )
+from danube_raft.storage.snapshot_store import Found, Pruned
 
 KEEP = 2
 """Snapshots that are kept: one to start from, one in case it cannot be read."""
 
 _NAME = re.compile(r"\d{20}-\d{20}" + re.escape(SUFFIX))
-
-
-class Found(NamedTuple):
-    """`candidates`: what looks good from outside, the newest first. `skipped`: (name, reason) of all others."""
-
-    candidates: list[SnapshotMeta]
-    skipped: list[tuple[str, str]]
-
-
-class Pruned(NamedTuple):
-    """`deleted`: names of what is gone. `skipped`: (name, reason) of what is damaged and stays."""
-
-    deleted: list[str]
-    skipped: list[tuple[str, str]]
 
 
 class Snapshots:
@@ -121,6 +108,14 @@ class Snapshots:
             except (Corrupt, NewerFormat, DiskFailed) as error:
                 skipped.append((name, error.message))
         return Found(candidates, skipped)
+
+    def read(self, meta: SnapshotMeta) -> Iterator[bytes]:
+        """See SnapshotStore."""
+        return snapshot_file.read(self.path(meta), self._cluster_id)
+
+    def read_piece(self, meta: SnapshotMeta, offset: int, max_bytes: int) -> bytes:
+        """See SnapshotStore."""
+        return snapshot_file.read_piece(self.path(meta), offset, max_bytes)
 
     def verify(self, meta: SnapshotMeta, report: Callable[[], None] = lambda: None) -> None:
         """Prove that snapshot by reading it, once; `report` is called after each frame.

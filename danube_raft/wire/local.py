@@ -43,14 +43,30 @@ class Applied(NamedTuple):
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
+class SnapshotsFound(NamedTuple):
+    """What a kv-server says first: (index, term) of the snapshots that it may load, the newest first. Said again, with
+    those that are left, when the one that was chosen turned out to be damaged."""
+
+    points: tuple[tuple[int, int], ...]
+
+
+class AskPoint(NamedTuple):
+    """Ask for term and chain hash of the log entry at `index`, which is applied; answered by PointRead."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
 class SnapshotDone(NamedTuple):
-    """A snapshot at (index, term) with this chain hash and size is durable under `name`."""
+    """A snapshot of this node that ends with (index, term, chain) is whole and durable: `size_bytes` and `sha256` of
+    its file, cluster time and configuration payload at its end. Also said after one was loaded."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     term: int
     chain: bytes
     size_bytes: int
-    name: str
+    sha256: bytes
+    stamp_ms: int
+    configuration: bytes
 
 
 class MembershipRequest(NamedTuple):
@@ -116,12 +132,20 @@ class Role(NamedTuple):
     commit_index: int
 
 
-class InstallSnapshot(NamedTuple):
-    """Load the snapshot file `name`, which replaces everything up to (index, term)."""
+class LoadSnapshot(NamedTuple):
+    """Which of the snapshots found is to be loaded, one whose end this log has; index 0: begin with nothing. The answer
+    is the first Applied, or SnapshotsFound again."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     term: int
-    name: str
+
+
+class InstallSnapshot(NamedTuple):
+    """Load the snapshot at (index, term) of the leader, which was installed into the log and replaces everything up to
+    there. What is committed behind it follows."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
 
 
 class Removed(NamedTuple):
@@ -165,19 +189,52 @@ class ReadLog(NamedTuple):
     max_bytes: int
 
 
-class Purge(NamedTuple):
-    """Forget the log up to and including `index`."""
+class ReadPoint(NamedTuple):
+    """Ask for term and chain hash of the entry at `index`, which is durable and not purged."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
+class Purge(NamedTuple):
+    """Forget the log up to and including `index`; keep its cluster time and the configuration payload at that place."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    stamp_ms: int
+    configuration: bytes
+
+
 class InstallPoint(NamedTuple):
-    """Begin the log anew after the installed snapshot at (index, term, chain), in one synced write."""
+    """Begin the log anew after the installed snapshot at (index, term, chain), in one synced write, with the cluster
+    time and the configuration payload at its end."""
 
     seq: int
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     term: int
     chain: bytes
+    stamp_ms: int
+    configuration: bytes
+
+
+class ReadPiece(NamedTuple):
+    """Ask for bytes of the own snapshot at (index, term), from `offset` on, at most `max_bytes`; answered by Piece."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    offset: int
+    max_bytes: int
+
+
+class StagePiece(NamedTuple):
+    """Take a piece of the leader's snapshot that ends with (index, term, chain); `size_bytes` and `sha256` are the
+    whole file's. Answered by Staged, after the last one only when the file is proven, durable and has its name."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    chain: bytes
+    size_bytes: int
+    sha256: bytes
+    offset: int
+    data: bytes
 
 
 # ---------------------------------------------------------------- log-writer → consensus
@@ -210,6 +267,33 @@ class LogChunk(NamedTuple):
 
     first: int
     entries: tuple[Entry, ...]
+
+
+class PointRead(NamedTuple):
+    """Answer to a ReadPoint, and to an AskPoint: term and chain hash of the entry at `index`."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    chain: bytes
+
+
+class Piece(NamedTuple):
+    """Answer to a ReadPiece. Empty: that snapshot is gone, or cannot be read."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    offset: int
+    data: bytes
+
+
+class Staged(NamedTuple):
+    """Of the snapshot at (index, term) the first `offset` bytes are here; `complete`: it is proven and durable. A
+    piece that is not the next one, or a file that proves bad, gets the offset that is wanted instead."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    offset: int
+    complete: bool
 
 
 # ---------------------------------------------------------------- all → supervisor, supervisor → all
@@ -262,14 +346,15 @@ Message = (
     Propose | ReadIndex | Applied | SnapshotDone | MembershipRequest | StatusRequest | Committed | ProposeRejected
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
-    | ConfirmRead | ReadConfirmed
+    | ConfirmRead | ReadConfirmed | SnapshotsFound | AskPoint | LoadSnapshot | ReadPoint | ReadPiece | StagePiece
+    | PointRead | Piece | Staged
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
     Propose, ReadIndex, Applied, SnapshotDone, MembershipRequest, StatusRequest, Committed, ProposeRejected,
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
     Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
-    ReadConfirmed,
+    ReadConfirmed, SnapshotsFound, AskPoint, LoadSnapshot, ReadPoint, ReadPiece, StagePiece, PointRead, Piece, Staged,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

@@ -103,20 +103,26 @@ class HeartbeatReply(NamedTuple):
 
 
 class InstallSnapshot(NamedTuple):
-    """A piece of the snapshot at (index, last_term), at `offset` of `size_bytes`."""
+    """A piece, from `offset` on, of the snapshot that ends with (index, last_term, chain). `size_bytes` and `sha256` are
+    the whole file's; `stamp_ms` and `configuration`: cluster time and configuration payload at its end."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     last_term: int
-    offset: int
+    chain: bytes
     size_bytes: int
+    sha256: bytes
+    stamp_ms: int
+    configuration: bytes
+    offset: int
     data: bytes
-    done: bool
 
 
 class InstallSnapshotReply(NamedTuple):
-    """The receiver has the first `offset` bytes of the snapshot at `index`."""
+    """The receiver has the first `offset` bytes of the snapshot at (index, last_term). `installed`: its log begins
+    behind it now, or has that entry anyway."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
+    last_term: int
     offset: int
     installed: bool
 

@@ -88,7 +88,9 @@ def test_the_first_message_tells_what_the_disk_holds(log: CountingLog) -> None:
     writer = started(log)
     configuration = entry(3, 2, b"conf")._replace(kind=KIND_CONFIGURATION)
     turn(
-        writer, write(1, entry(1), entry(2), configuration, entry(4, 2), hard_state=HardState(2, 5)), Purge(1)
+        writer,
+        write(1, entry(1), entry(2), configuration, entry(4, 2), hard_state=HardState(2, 5)),
+        Purge(1, 0, b""),
     )
     writer.close()
     again = LogWriter(log, Config(), 43)
@@ -178,7 +180,7 @@ def test_a_read_sees_the_writes_before_it_and_none_after_it(log: CountingLog) ->
 
 def test_reading_what_is_purged_or_not_there_yet_gives_an_empty_chunk(log: CountingLog) -> None:
     writer = started(log)
-    messages = (FIRST, write(2, entry(2), entry(3)), Purge(2), ReadLog(2, 3, ALL), ReadLog(3, 3, ALL))
+    messages = (FIRST, write(2, entry(2), entry(3)), Purge(2, 0, b""), ReadLog(2, 3, ALL), ReadLog(3, 3, ALL))
     assert turn(writer, *messages, ReadLog(4, 9, ALL)) == [
         Durable(2),
         LogChunk(2, ()),
@@ -196,7 +198,7 @@ def test_reads_end_a_turn_at_the_byte_bound_too(log: CountingLog) -> None:
 
 def test_an_install_keeps_its_place_among_the_writes(log: CountingLog) -> None:
     writer = started(log)
-    messages = (FIRST, InstallPoint(2, 10, 1, CHAIN), write(3, entry(11)), ReadLog(1, 20, ALL))
+    messages = (FIRST, InstallPoint(2, 10, 1, CHAIN, 0, b""), write(3, entry(11)), ReadLog(1, 20, ALL))
     assert turn(writer, *messages, ReadLog(11, 20, ALL)) == [
         Durable(1),
         Durable(2),
@@ -235,7 +237,7 @@ def test_a_failed_install_is_never_confirmed(log: CountingLog) -> None:
     turn(writer, FIRST)
     log.fail_next_write()
     with pytest.raises(DiskFailed):
-        turn(writer, InstallPoint(2, 10, 1, CHAIN))
+        turn(writer, InstallPoint(2, 10, 1, CHAIN, 0, b""))
     assert writer.outbox == []
 
 
