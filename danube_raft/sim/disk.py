@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from danube_raft.errors import DiskFailed
 from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER, MemoryLog
-from danube_raft.storage.recovery import Beginning, Recovery
+from danube_raft.storage.recovery import Beginning, Point, Recovery
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry
 
@@ -127,6 +127,10 @@ class Disk:
                 # A write that failed may have taken effect all the same.
                 if self._log.unsynced > before:
                     self._unsynced.append(write)
+
+    def point(self, index: int) -> Point:
+        """See LogStore."""
+        return self._log.point(index)
 
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """See LogStore."""
