@@ -207,10 +207,13 @@ class MemoryLog:
         if index > self._shown.purged.index:
             self._change(_Change(purged=self._shown.point(index), beginning=beginning))
 
-    def install_point(
-        self, index: int, term: int, chain: bytes, beginning: Beginning
-    ) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore."""
+        self.install_point_unsynced(index, term, chain, beginning)
+        self.sync()
+
+    def install_point_unsynced(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
+        """First half of `install_point`, as of `write`."""
         self._usable("install a snapshot into the log")
         image, point = self._shown, Point(index, term, chain)
         assert index >= image.purged.index
@@ -226,7 +229,6 @@ class MemoryLog:
                 beginning=beginning,
             ),
         )
-        self.sync()
 
     def close(self) -> None:
         """See LogStore. What is unsynced stays: a process that ends loses nothing that it wrote."""

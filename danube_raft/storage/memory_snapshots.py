@@ -44,6 +44,8 @@ class MemoryFolder:
     def __init__(self) -> None:
         self.files: dict[str, bytearray] = {}
         self._failing: dict[str, str] = {}
+        self.failures = 0
+        """How often something was refused."""
 
     # What a test or a simulator does to the disk.
 
@@ -77,6 +79,20 @@ class MemoryFolder:
         """Names of finished files, sorted by age."""
         return sorted(name for name in self.files if not name.endswith(UNFINISHED_SUFFIX))
 
+    def good(self) -> list[str]:
+        """Those of `whole` that can be read to their end; what is to fail does not fail here."""
+        return [name for name in self.whole if self._can_be_read(name)]
+
+    def _can_be_read(self, name: str) -> bool:
+        held, self._failing = self._failing, {}
+        try:
+            verify(_File(self, name))
+        except (Corrupt, NewerFormat):
+            return False
+        finally:
+            self._failing = held
+        return True
+
     @property
     def unfinished(self) -> list[str]:
         """Names of those that are not."""
@@ -98,6 +114,7 @@ class MemoryFolder:
         """Fail here, if it was told to."""
         if self._failing.get(doing) == when:
             del self._failing[doing]
+            self.failures += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def rename(self, name: str, final: str) -> None:

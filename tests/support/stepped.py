@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from danube_raft.sim.no_snapshots import NoSnapshots
+
 from danube_raft.config import Config
 from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import ClientSlow, Envelope, FromClient, OpenPort
@@ -19,7 +21,6 @@ from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
-from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.storage.memory_log import MemoryLog
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request, unpack_replies
