@@ -90,7 +90,8 @@ def _unpack_beginning(value: bytes | None) -> Beginning:
     data = _unseal(_BEGINNING_KEY, value)
     if len(data) < _STAMP.size:
         raise _damaged(_BEGINNING_KEY)
-    return Beginning(*_STAMP.unpack_from(data), data[_STAMP.size :])
+    (stamp_ms,) = _STAMP.unpack_from(data)
+    return Beginning(stamp_ms, data[_STAMP.size :])
 
 
 def _options() -> rocksdict.Options:
@@ -203,9 +204,7 @@ class RocksLogStore:
                 self._database().write(batch)
                 self._purged = point
 
-    def install_point(
-        self, index: int, term: int, chain: bytes, beginning: Beginning
-    ) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore. Raises Corrupt if the log has the same entry (index, term) with another chain."""
         with self._guarded("install a snapshot into the log"):
             assert index >= self._purged.index
