@@ -29,9 +29,6 @@ RUN_DIR = "run"
 SNAPSHOTS_DIR = "snapshots"
 """Of the data directory: the kv-server's snapshots, and those that come from peers."""
 
-SNAPSHOTS_DIR = "snapshots"
-"""Of the data directory."""
-
 _EDGES = ((CONSENSUS, LOG), (CONSENSUS, KV))
 """(who binds, who connects)."""
 

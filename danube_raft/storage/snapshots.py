@@ -130,12 +130,10 @@ class Snapshots:
 
     def remove(self, meta: SnapshotMeta) -> None:
         """See SnapshotStore."""
-        path = self.path(meta)
         self._good = {good for good in self._good if good.name != meta.name}
-        with guarded(path, "delete"):
-            for each in (path, path.with_name(path.name + UNFINISHED_SUFFIX)):
-                each.unlink(missing_ok=True)
-            sync_directory(self.directory)
+        with guarded(self.path(meta), "delete"):
+            there = set(self._names())
+            self._delete([name for name in (meta.name, meta.name + UNFINISHED_SUFFIX) if name in there])
 
     def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
         """Delete what is older than the newest `keep` good ones; nothing while there are not so many.

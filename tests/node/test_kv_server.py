@@ -6,7 +6,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from danube_raft.sim.no_snapshots import NoSnapshots
 
 from danube_raft.config import Config
 from danube_raft.errors import NoLeader
@@ -15,6 +14,7 @@ from danube_raft.node.handler import CLIENTS, CONSENSUS
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request, unpack_replies
 from danube_raft.wire.entry import KIND_BATCH, KIND_NOOP, NO_ORIGIN, Entry
