@@ -114,7 +114,7 @@ class Taking:
         newest = self._shelf.newest
         if machine.applied_index <= (0 if newest is None else newest.index):
             return []
-        self._run = _Run(self._begin(self._shelf.store, machine), machine, now)
+        self._run = _Run(self._begin(self._shelf, machine), machine, now)
         self._poll_at = now + self._run.job.pause_ms
         return [AskPoint(machine.applied_index)]
 
