@@ -33,6 +33,7 @@ from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.node.snapshot_stage import SnapshotStage
 from danube_raft.sim.checks.facts import (
     Applied,
     Booted,
@@ -151,7 +152,7 @@ class Node:
         self.up, self.open = True, False
         self._kv = SeenKvServer(config, identity, Counter(), 3, Shelf(self._snapshots, Counter()))
         handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, config, 1),
+            LOG: LogWriter(self.disk, SnapshotStage(self._snapshots, identity.cluster_id), config, 1),
             CONSENSUS: Consensus(
                 config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
             ),

@@ -19,6 +19,7 @@ from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.node.snapshot_stage import SnapshotStage
 from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.storage.memory_log import MemoryLog
 from danube_raft.wire import local
@@ -63,7 +64,7 @@ class SteppedNode:
         self.consensus = Consensus(
             self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2
         )
-        self.log = LogWriter(self.disk, self.config, 1)
+        self.log = LogWriter(self.disk, SnapshotStage(self.snapshots, CLUSTER_ID), self.config, 1)
         self.handlers: dict[str, Handler] = {LOG: self.log, CONSENSUS: self.consensus, KV: self.kv}
         self._queues: dict[str, list[tuple[str, Any]]] = {name: [] for name in self.handlers}
         for handler in self.handlers.values():
