@@ -98,15 +98,21 @@ class Shelf:
         """This one was just made, or loaded from the leader; the log goes on behind it. Older ones may go."""
         self._trust(meta)
         try:
-            while self._refused:
-                refused = self._refused[-1]
-                if refused.name != meta.name:
-                    self.store.remove(refused)
-                self._refused.pop()
-            self.store.prune(report=self._report)
+            self.tidy(meta, self._report)
         except DiskFailed as error:
             # They take space, and are tried again after the next snapshot.
             log.warning("old snapshots were not deleted: %s", error.message)
+
+    def tidy(self, newest: SnapshotMeta, report: Callable[[], None] = nothing) -> None:
+        """Delete what nobody needs beside `newest`, which is whole and durable. A forked child may do it as well: it logs
+        nothing, and calls `report` only. Raises DiskFailed."""
+        self.store.trust(newest)
+        while self._refused:
+            refused = self._refused[-1]
+            if refused.name != newest.name:
+                self.store.remove(refused)
+            self._refused.pop()
+        self.store.prune(report=report)
 
     def _refuse(self, count: int) -> None:
         """Consensus has chosen: not these newest ones."""

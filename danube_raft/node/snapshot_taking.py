@@ -114,7 +114,7 @@ class Taking:
         newest = self._shelf.newest
         if machine.applied_index <= (0 if newest is None else newest.index):
             return []
-        self._run = _Run(self._begin(self._shelf.store, machine), machine, now)
+        self._run = _Run(self._begin(self._shelf, machine), machine, now)
         self._poll_at = now + self._run.job.pause_ms
         return [AskPoint(machine.applied_index)]
 
@@ -187,12 +187,17 @@ class Taking:
         if self._run is not None:
             self._run.abandon()
 
-    def report(self) -> dict[str, Any]:
-        """For the supervisor, and for `status`."""
+    def sizes(self) -> dict[str, Any]:
+        """For `status`."""
         newest = self._shelf.newest
         return {
             "snapshot_index": 0 if newest is None else newest.index,
             "snapshot_bytes": 0 if newest is None else newest.size,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """For the supervisor, beside the sizes."""
+        return {
             "snapshot_pid": 0 if self._run is None else self._run.job.pid,
             "snapshots_taken": self._taken,
             "snapshots_failed": self._failed,

@@ -106,9 +106,7 @@ class Core:
 
     def has(self, index: int, term: int) -> bool:
         """Whether the log holds the entry (index, term) durably, or purged exactly up to it. Only a snapshot that ends
-        with such an entry may be loaded: one that a crash kept from being installed may know more than the log, or
-        what a later truncation would cut off.
-        """
+        with such an entry may be loaded: one that a crash kept from being installed may know what the log does not."""
         state = self._state
         return index <= state.writes.durable_index and state.log.matches(index, term)
 

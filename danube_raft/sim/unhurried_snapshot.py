@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 from danube_raft.kv.machine import Machine
 from danube_raft.node.snapshot_jobs import Job, SlicedSnapshot
-from danube_raft.storage.snapshot_store import SnapshotStore
+from danube_raft.node.snapshot_shelf import Shelf
 
 
 def _split(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
@@ -22,8 +22,8 @@ def _split(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
 class UnhurriedSnapshot(SlicedSnapshot):
     """See `Job`. Some KB a second, or some hundred."""
 
-    def __init__(self, store: SnapshotStore, machine: Machine, source: random.Random) -> None:
-        super().__init__(store, machine)
+    def __init__(self, shelf: Shelf, machine: Machine, source: random.Random) -> None:
+        super().__init__(shelf, machine)
         self._chunks = _split(self._chunks, source.choice((50, 500, 5_000)))
         self._pause_ms = source.choice((1, 5, 40))
 
@@ -33,6 +33,6 @@ class UnhurriedSnapshot(SlicedSnapshot):
         return self._pause_ms
 
 
-def beginner(source: random.Random) -> Callable[[SnapshotStore, Machine], Job]:
+def beginner(source: random.Random) -> Callable[[Shelf, Machine], Job]:
     """Begins such snapshots."""
-    return lambda store, machine: UnhurriedSnapshot(store, machine, source)
+    return lambda shelf, machine: UnhurriedSnapshot(shelf, machine, source)
