@@ -17,6 +17,7 @@ from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
+from danube_raft.sim.snapshot_steps import STEPS
 from danube_raft.sim.trace import Trace
 
 _PROCESSES = (LOG, CONSENSUS, KV)
@@ -56,6 +57,7 @@ class Nemesis:
         self._network = network
         self._clients = settings.clients
         self._election_ms = settings.config.election_max_ms
+        self._snapshots = settings.snapshots
         self._keep = keep
         self._trace = trace
         self._running = True
@@ -64,7 +66,7 @@ class Nemesis:
 
     def start(self, length: int, earliest: int) -> None:
         """Plan the faults of the next `length` microseconds, none of them before `earliest`."""
-        faults = plan(self._source("plan"), len(self._nodes), length, earliest)
+        faults = plan(self._source("plan"), len(self._nodes), length, earliest, self._snapshots)
         self.planned = tuple(each for each in faults if self._keep is None or each.number in self._keep)
         for fault in self.planned:
             self._schedule.at(self._schedule.now + fault.at, self._begin, fault)
@@ -152,7 +154,7 @@ class Nemesis:
             node.pause(name)
         self._schedule.after(lasts_us, node.resume)
 
-    # ---------------------------------------------------------------- disks and clocks
+    # ---------------------------------------------------------------- disks
 
     def _slow_disk(self) -> str:
         node = self._victim()
@@ -192,6 +194,53 @@ class Nemesis:
             return
         node.crash()
         self._schedule.after(SECOND, node.boot_again, node.boots)
+
+    # ---------------------------------------------------------------- snapshots
+
+    def _stop_at_step(self) -> str:
+        """A crash of the node, or a death of one process, right at a step of making, sending or installing a snapshot."""
+        step, node = self._random.choice(STEPS), self._random.choice(self._nodes)
+        if not node.up:
+            return NOTHING
+        name = self._random.choice((KV, LOG, CONSENSUS, ""))
+        delay_us = self._random.choice((0, 0, 100, 500, 3 * MS, 20 * MS))
+        down_us = self._while(3_000)
+        if step == "start":
+            # It has to start for that.
+            node.crash()
+            self._schedule.after(MS, node.boot_again, node.boots)
+        boot = node.boots + (step == "start")
+        stop = (self._stop_now, node, boot, name, down_us)
+        node.steps.set_trap(step, lambda: self._schedule.after(delay_us, *stop))
+        return f"{name or 'all'} of node {node.node_id}, {delay_us / MS} ms after it comes to {step}"
+
+    def _stop_now(self, node: Node, boot: int, name: str, down_us: int) -> None:
+        if not self._running or not node.up or node.boots != boot:
+            return
+        if name:
+            node.kill(name)
+        else:
+            node.crash()
+            self._schedule.after(down_us, node.boot_again, node.boots)
+
+    def _spoil(self) -> str:
+        """The newest snapshot of a node is damaged while it is down, and the one before is left."""
+        node = self._victim()
+        if not node.up:
+            return NOTHING
+        node.crash()
+        down_us = self._while(2_000)
+        self._schedule.after(down_us, node.boot_again, node.boots)
+        return f"the newest of node {node.node_id}" if node.disk.damage_newest() else NOTHING
+
+    def _fail_snapshot(self) -> str:
+        node = self._victim()
+        if not node.up:
+            return NOTHING
+        node.disk.fail_next_snapshot()
+        return f"node {node.node_id}, at the next snapshot that it writes"
+
+    # ---------------------------------------------------------------- clocks
 
     def _wall_clock(self) -> str:
         node = self._victim()

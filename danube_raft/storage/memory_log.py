@@ -209,6 +209,11 @@ class MemoryLog:
 
     def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore."""
+        self.install_point_unsynced(index, term, chain, beginning)
+        self.sync()
+
+    def install_point_unsynced(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
+        """First half of `install_point`, as of `write`."""
         self._usable("install a snapshot into the log")
         image, point = self._shown, Point(index, term, chain)
         assert index >= image.purged.index
@@ -224,7 +229,6 @@ class MemoryLog:
                 beginning=beginning,
             ),
         )
-        self.sync()
 
     def close(self) -> None:
         """See LogStore. What is unsynced stays: a process that ends loses nothing that it wrote."""
