@@ -2,12 +2,12 @@
 least on so many disks that no majority can be elected without one of them.
 
 A commit is seen when entries are handed to a state machine, and when a leader tells its commit index to a peer. Only the
-first sighting of an index is looked at for the majority; afterwards, whenever a disk cuts its log.
+first sighting of an index is looked at for the majority; afterwards, whenever a disk cuts its log, be it for a snapshot.
 """
 
 from __future__ import annotations
 
-from danube_raft.sim.checks.facts import Delivered, Fact, Sent, Synced, Violation
+from danube_raft.sim.checks.facts import Begun, Delivered, Fact, Sent, Synced, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.wire import peer
 
@@ -15,7 +15,7 @@ from danube_raft.wire import peer
 class QuorumDurability:
     """Counts disks at each new commit, and at each cut."""
 
-    wants = (Delivered, Sent, Synced)
+    wants = (Begun, Delivered, Sent, Synced)
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -33,6 +33,8 @@ class QuorumDurability:
                 self._committed(fact.header.sender, index, term)
         elif isinstance(fact, Synced) and fact.write.truncate_from:
             self._cut(fact.node, fact.write.truncate_from)
+        elif isinstance(fact, Begun) and fact.installed:
+            self._cut(fact.node, fact.index + 1)
 
     def _cut(self, node: int, first: int) -> None:
         view = self._view
