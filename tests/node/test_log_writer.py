@@ -17,8 +17,8 @@ from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.node.handler import CONSENSUS, KV, Handler
 from danube_raft.node.log_writer import GROUP_SHARE, LogWriter
 from danube_raft.node.snapshot_stage import SnapshotStage
-from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.storage.snapshot_store import SnapshotStore
 from danube_raft.storage.snapshots import Snapshots
@@ -72,7 +72,7 @@ def log() -> CountingLog:
 def over(
     log: MemoryLog, snapshots: SnapshotStore | None = None, config: Config | None = None, pid: int = 42
 ) -> LogWriter:
-    stage = SnapshotStage(snapshots or NoSnapshots(), CLUSTER)
+    stage = SnapshotStage(snapshots or MemorySnapshots(MemoryFolder(), CLUSTER), CLUSTER)
     return LogWriter(log, stage, config or Config(), pid)
 
 

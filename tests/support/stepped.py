@@ -20,8 +20,8 @@ from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.node.snapshot_stage import SnapshotStage
-from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.storage.memory_log import MemoryLog
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request, unpack_replies
 
@@ -37,7 +37,7 @@ class SteppedNode:
     def __init__(self, config: Config | None = None, seed: int = 1) -> None:
         self.config = config or Config()
         self.disk = MemoryLog()
-        self.snapshots = NoSnapshots()
+        self.snapshots = MemorySnapshots(MemoryFolder(), CLUSTER_ID)
         self.now = 1_000
         self.wall_ms = 1_700_000_000_000
         self.boot_epoch = 0
