@@ -206,13 +206,16 @@ class Nemesis:
         return self._at_steps.leave_behind(self._random)
 
     def _spoil(self) -> str:
-        """The newest snapshot of a node is damaged while it is down, and the one before is left."""
+        """The newest snapshot of a node is damaged while it is down, if another good one is left."""
         node = self._victim()
         if not node.up:
             return NOTHING
         node.crash()
         self._schedule.after(self._while(2_000), node.boot_again, node.boots)
-        return f"the newest of node {node.node_id}" if node.disk.damage_newest() else NOTHING
+        what = (
+            "its newest snapshot is damaged" if node.disk.damage_newest() else "it has no two good snapshots"
+        )
+        return f"node {node.node_id} is down, {what}"
 
     def _fail_snapshot(self) -> str:
         node = self._victim()

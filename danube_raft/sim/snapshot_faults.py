@@ -48,6 +48,9 @@ class SnapshotFaults:
 
     def stop(self, source: random.Random) -> str:
         """The node, or one process, ends when it comes to a step, or a moment later."""
+        running = [node for node in self._nodes if node.up]
+        if not running:
+            return NOTHING
         step = source.choice(STEPS)
         name = source.choice((KV, LOG, CONSENSUS, ""))
         delay_us = source.choice((0, 0, 100, 500, 3 * MS, 20 * MS))
@@ -55,12 +58,10 @@ class SnapshotFaults:
         behind = self._other_than_leader(source) if step in (*_RECEIVING, "send") else None
         if behind is not None:
             self._leave(behind, crashes=False)
-        node = behind if behind is not None and step != "send" else source.choice(self._nodes)
+        node = behind if behind is not None and step != "send" else source.choice(running)
         leaders = [each for each in self._nodes if each.up and each.role.role == "leader"]
         if step == "send" and leaders:
             node = leaders[-1]
-        if not node.up:
-            return NOTHING
         if step == "start":
             # It has to start for that.
             node.crash()

@@ -129,7 +129,7 @@ class Twins(RuleBasedStateMachine):
 
     @rule(index=st.integers(1, 9), term=st.integers(1, 3))
     def remove(self, index: int, term: int) -> None:
-        assert self.both(lambda store: store.remove(SnapshotMeta(index, term, CLUSTER))) is None
+        assert self.both(lambda store: store.discard(index, term)) is None
 
     @precondition(lambda self: self.metas)
     @rule(data=st.data(), offset=st.integers(0, 200))
