@@ -98,6 +98,11 @@ class Disk:
         """How many changes are under way."""
         return len(self._unsynced)
 
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """(purged, last) index of the log, whether they are safe or not."""
+        return self._log.bounds
+
     def good(self) -> tuple[tuple[int, int], ...]:
         """(index, term) of the snapshots that can be read, the newest last."""
         return tuple(map(_point, self.folder.good()))

@@ -108,6 +108,11 @@ class MemoryLog:
         self.close()
 
     @property
+    def bounds(self) -> tuple[int, int]:
+        """(purged, last) index, as the operating system would show them."""
+        return self._shown.purged.index, self._shown.last_index
+
+    @property
     def unsynced(self) -> int:
         """Number of changes that a crash may lose."""
         return len(self._unsynced)

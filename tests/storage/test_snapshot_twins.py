@@ -127,6 +127,10 @@ class Twins(RuleBasedStateMachine):
         pruned = self.both(lambda store: tuple(store.prune(keep)[:1]))
         assert pruned is not DiskFailed
 
+    @rule(index=st.integers(1, 9), term=st.integers(1, 3))
+    def remove(self, index: int, term: int) -> None:
+        assert self.both(lambda store: store.remove(SnapshotMeta(index, term, CLUSTER))) is None
+
     @precondition(lambda self: self.metas)
     @rule(data=st.data(), offset=st.integers(0, 200))
     def read(self, data: st.DataObject, offset: int) -> None:
