@@ -1,7 +1,7 @@
 """The follower's part in sending snapshots: pieces of the leader's go to the log-writer, and the whole into the log.
 
 - Only the leader of the term that this node is in is listened to. Its heartbeats say that it lives; pieces do not.
-- What this node has committed already it does not need: then it says that it has it.
+- What this node has committed already it does not need: it says that it has it, once that is on its disk.
 - A whole snapshot is installed by the core, as one write in the order of all others, once the kv-server has loaded
   what it began with: the log must not begin behind a state that is still being read. When that write is durable the
   kv-server is told, between what was committed before and what comes after.
@@ -58,6 +58,9 @@ class SnapshotReceiver:
         if core.role != "follower" or core.leader_id != sender or _configuration(piece) is None:
             return None
         if piece.index <= core.commit_index:
+            if piece.index > core.durable_index:
+                # It will be here, and not yet: then the leader hears it with the ack of those entries.
+                return None
             return _reply(piece.index, piece.last_term, piece.size_bytes, installed=True)
         if core.installing:
             return None

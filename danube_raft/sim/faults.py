@@ -24,6 +24,9 @@ AMONG_SEVERAL = ("depose", "isolate", "divide", "disturb", "clog", "one_way")
 """For two nodes and more; offered twice, since consensus is about them."""
 WITH_SNAPSHOTS = ("stop_at_step", "spoil", "fail_snapshot")
 """For worlds in which snapshots are made."""
+LEFT_BEHIND = "leave_behind"
+LEFT_BEHIND_NODES = 3
+"""With fewer, nobody goes on without the one that is left behind."""
 BRIDGE_NODES = 3
 RING_NODES = 4
 """With fewer, a ring leaves nobody out of touch."""
@@ -52,8 +55,9 @@ def plan(
     up, and not before `earliest`; in the middle all is mended and well for a while, so that every world gets something done."""
     kinds = [*source.sample(kinds_for(nodes), source.randint(2, 6)), MEND]
     if snapshots:
-        # The step is worth more than the others: it meets what chance does not.
-        kinds = [WITH_SNAPSHOTS[0], *source.sample(WITH_SNAPSHOTS, 2), *kinds]
+        # They meet what chance hardly does.
+        behind = [LEFT_BEHIND] if nodes >= LEFT_BEHIND_NODES else []
+        kinds = [WITH_SNAPSHOTS[0], *source.sample(WITH_SNAPSHOTS, 2), *behind, *kinds]
     pause_s = source.choice((0.4, 1.0, 2.5))
     calm_at: int | None = length // 2
     at = max(round(source.uniform(0.3, 1.5) * SECOND), earliest)

@@ -17,7 +17,7 @@ from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
-from danube_raft.sim.snapshot_steps import STEPS
+from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
 
 _PROCESSES = (LOG, CONSENSUS, KV)
@@ -58,6 +58,7 @@ class Nemesis:
         self._clients = settings.clients
         self._election_ms = settings.config.election_max_ms
         self._snapshots = settings.snapshots
+        self._at_steps = SnapshotFaults(schedule, nodes, network)
         self._keep = keep
         self._trace = trace
         self._running = True
@@ -74,6 +75,7 @@ class Nemesis:
     def stop(self) -> None:
         """No new faults; all that can be mended is mended."""
         self._running = False
+        self._at_steps.stop_all()
         self._mend()
         for node in self._nodes:
             node.resume()
@@ -198,40 +200,22 @@ class Nemesis:
     # ---------------------------------------------------------------- snapshots
 
     def _stop_at_step(self) -> str:
-        """A crash of the node, or a death of one process, right at a step of making, sending or installing a snapshot."""
-        step, node = self._random.choice(STEPS), self._random.choice(self._nodes)
-        if not node.up:
-            return NOTHING
-        name = self._random.choice((KV, LOG, CONSENSUS, ""))
-        delay_us = self._random.choice((0, 0, 100, 500, 3 * MS, 20 * MS))
-        down_us = self._while(3_000)
-        if step == "start":
-            # It has to start for that.
-            node.crash()
-            self._schedule.after(MS, node.boot_again, node.boots)
-        boot = node.boots + (step == "start")
-        stop = (self._stop_now, node, boot, name, down_us)
-        node.steps.set_trap(step, lambda: self._schedule.after(delay_us, *stop))
-        return f"{name or 'all'} of node {node.node_id}, {delay_us / MS} ms after it comes to {step}"
+        return self._at_steps.stop(self._random)
 
-    def _stop_now(self, node: Node, boot: int, name: str, down_us: int) -> None:
-        if not self._running or not node.up or node.boots != boot:
-            return
-        if name:
-            node.kill(name)
-        else:
-            node.crash()
-            self._schedule.after(down_us, node.boot_again, node.boots)
+    def _leave_behind(self) -> str:
+        return self._at_steps.leave_behind(self._random)
 
     def _spoil(self) -> str:
-        """The newest snapshot of a node is damaged while it is down, and the one before is left."""
+        """The newest snapshot of a node is damaged while it is down, if another good one is left."""
         node = self._victim()
         if not node.up:
             return NOTHING
         node.crash()
-        down_us = self._while(2_000)
-        self._schedule.after(down_us, node.boot_again, node.boots)
-        return f"the newest of node {node.node_id}" if node.disk.damage_newest() else NOTHING
+        self._schedule.after(self._while(2_000), node.boot_again, node.boots)
+        what = (
+            "its newest snapshot is damaged" if node.disk.damage_newest() else "it has no two good snapshots"
+        )
+        return f"node {node.node_id} is down, {what}"
 
     def _fail_snapshot(self) -> str:
         node = self._victim()
@@ -344,7 +328,6 @@ class Nemesis:
         return self._random.random() < 0.3
 
 
-NOTHING = "nothing to disturb"
 TEAR_LIMIT_US = 3 * SECOND
 TEAR_LOOK_US = 2 * MS
 """How long the moment for a torn write is waited for, and how often it is looked for."""

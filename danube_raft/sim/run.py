@@ -147,7 +147,7 @@ NEEDED = (
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
-    "stop_at_step", "spoil", "fail_snapshot", *(f"stopped at {step}" for step in STEPS),
+    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", *(f"stopped at {step}" for step in STEPS),
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted", "installs_interrupted",
     "restarts_from_snapshot", "loads_of_the_older", "transfers_resumed",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
@@ -160,7 +160,7 @@ def check_coverage(reports: Iterable[Report]) -> None:
     effect. Raises Idle."""
     found: Counter[str] = Counter()
     changes = 0
-    impossible = set(kinds_for(NODES_MAX))
+    impossible = {*kinds_for(NODES_MAX)}
     for report in reports:
         found += report.effects
         changes += report.elections > 1
