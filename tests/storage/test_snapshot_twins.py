@@ -128,12 +128,8 @@ class Twins(RuleBasedStateMachine):
         assert pruned is not DiskFailed
 
     @rule(index=st.integers(1, 9), term=st.integers(1, 3))
-    def discard(self, index: int, term: int) -> None:
+    def remove(self, index: int, term: int) -> None:
         assert self.both(lambda store: store.discard(index, term)) is None
-
-    @rule(index=st.integers(1, 9), term=st.integers(1, 3))
-    def delete_before(self, index: int, term: int) -> None:
-        assert self.both(lambda store: store.delete_before(SnapshotMeta(index, term, CLUSTER))) is None
 
     @precondition(lambda self: self.metas)
     @rule(data=st.data(), offset=st.integers(0, 200))
