@@ -193,7 +193,7 @@ class _Child:
         for chunk in chunks:
             self._check_parent()
             writer.write(chunk)
-        made = writer.commit()
+        writer.commit()
         # To delete a large file takes some 0.1 s, which the parent can be spared. What is left is its business again.
         with suppress(DiskFailed):
-            self._shelf.tidy(made)
+            self._shelf.tidy()

@@ -155,7 +155,7 @@ class Taking:
             return []
         self._taken += 1
         self._durations.observe((now - run.began_at) * 1_000_000)
-        self._shelf.keep(outcome)
+        self._shelf.made(outcome)
         return [_done(outcome, run.stamp_ms, run.configuration)]
 
     def _fail(self, run: _Run, reason: str, now: int) -> None:
@@ -164,13 +164,8 @@ class Taking:
         log.warning("no snapshot of index %d: %s", run.job.index, reason)
 
     def _remove_rest(self, job: Job) -> None:
-        rest = SnapshotMeta(job.index, job.term, 0)
-        newest = self._shelf.newest
-        if newest is not None and newest.name == rest.name:
-            # The leader's snapshot of the same entry has come in between.
-            return
         try:
-            self._shelf.store.remove(rest)
+            self._shelf.store.discard(job.index, job.term)
         except DiskFailed as error:
             # The next start removes it.
             log.warning("what is left of a snapshot was not deleted: %s", error.message)

@@ -7,7 +7,7 @@
 - A name without `.tmp` is only ever given to a whole file, by rename. What ends in `.tmp` when the node starts is left
   over from a death and is removed.
 - Nothing is deleted unless enough newer ones were proven by reading all of them; so the last good one always stays, and
-  so does all that is newer, damaged or not. Only the owner can say that one is of no use, and `remove` it.
+  so does all that is newer, damaged or not. Who knows which of them the log can follow says so, with `delete_before`.
 - What is passed over is named, with the reason: a node that starts from an older snapshot says so.
 
 The format is in `snapshot_file.py`. When to make one, and what to do with it, belongs to the processes.
@@ -128,12 +128,16 @@ class Snapshots:
             raise Corrupt(f"snapshot {self.path(meta)} is another one than it was")
         self._good.add(meta)
 
-    def remove(self, meta: SnapshotMeta) -> None:
+    def discard(self, index: int, term: int) -> None:
         """See SnapshotStore."""
-        self._good = {good for good in self._good if good.name != meta.name}
-        with guarded(self.path(meta), "delete"):
-            there = set(self._names())
-            self._delete([name for name in (meta.name, meta.name + UNFINISHED_SUFFIX) if name in there])
+        unfinished = SnapshotMeta(index, term, self._cluster_id).name + UNFINISHED_SUFFIX
+        with guarded(self.directory, "delete an unfinished snapshot in"):
+            self._delete([name for name in self._names() if name == unfinished])
+
+    def delete_before(self, oldest: SnapshotMeta) -> None:
+        """See SnapshotStore."""
+        with guarded(self.directory, "delete old snapshots in"):
+            self._delete([name for name in self._names() if _NAME.fullmatch(name) and name < oldest.name])
 
     def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
         """Delete what is older than the newest `keep` good ones; nothing while there are not so many.
