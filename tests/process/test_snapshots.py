@@ -31,7 +31,6 @@ def fill(cluster: RealCluster, rounds: range) -> dict[str, str]:
     return held
 
 
-
 def test_a_node_that_was_away_while_the_log_was_forgotten_gets_a_snapshot(tmp_path: Path) -> None:
     """All values are there, from the node itself, and it goes on with entries."""
     with RealCluster(tmp_path, **TINY) as cluster:
@@ -50,9 +49,7 @@ def test_a_node_that_was_away_while_the_log_was_forgotten_gets_a_snapshot(tmp_pa
         cluster.await_whole()
         assert "receiving the snapshot" in away.log_path.read_text()
         with cluster.store(cluster.nodes.index(away)) as store:
-            found = {
-                f"/k/{key}": store.get(f"/k/{key}", consistency="stale").value for key in range(KEYS)
-            }
+            found = {f"/k/{key}": store.get(f"/k/{key}", consistency="stale").value for key in range(KEYS)}
         assert found == held
         (row,) = [row for row in cluster.status(leader)["members"] if row["node_id"] == away.node_id]  # type: ignore[index]
         assert row["progress"] != "snapshot"
