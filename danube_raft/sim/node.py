@@ -315,7 +315,7 @@ class Node:
     def _takes(self, edge: str, message: Any) -> None:
         if edge == PEERS:
             around = self._around
-            self.steps.received(message.header.sender, message.message)
+            self.steps.received(message.header, message.message, around.schedule.now)
             around.tell(Received(self.node_id, around.schedule.now, message.header, message.message))
 
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from typing import NamedTuple
 
 from danube_raft.sim.checks.facts import Fact, LoadTold, PurgeIssued, SnapshotTold
 from danube_raft.sim.disk import Disk
+from danube_raft.sim.schedule import MS
 from danube_raft.wire import local, peer
 
 STEPS = ("take", "taken", "purge", "send", "stage", "staged", "install", "load", "start")
@@ -27,6 +29,17 @@ _STEP_OF: dict[type, str] = {
 }
 
 
+SILENCE_US = 300 * MS
+"""A transfer that says nothing for so long was broken."""
+
+
+class _Piece(NamedTuple):
+    sha256: bytes
+    sender: int
+    term: int
+    at: int
+
+
 class SnapshotSteps:
     """Of one node."""
 
@@ -38,8 +51,8 @@ class SnapshotSteps:
         self._trap: tuple[str, Callable[[], None]] | None = None
         self._taking = self._installing = False
         self._loaded = (0, 0)
-        self._piece: tuple[int, bytes] | None = None
-        """Sender and SHA-256 of the last piece that was taken."""
+        self._piece: _Piece | None = None
+        """The last that was taken."""
 
     def set_trap(self, step: str, spring: Callable[[], None]) -> None:
         """Call `spring` when `step` is reached, once; in place of any trap before."""
@@ -82,12 +95,14 @@ class SnapshotSteps:
             self._counts["snapshots_sent"] += message.offset == 0
             self._reached("send")
 
-    def received(self, sender: int, message: peer.Message) -> None:
-        """Consensus takes this of a peer."""
+    def received(self, header: peer.Header, message: peer.Message, now: int) -> None:
+        """Consensus takes this of a peer, at virtual time `now`."""
         if isinstance(message, peer.InstallSnapshot):
-            before, self._piece = self._piece, (sender, message.sha256)
-            resumed = before is not None and before[0] != sender and before[1] == message.sha256
-            self._counts["transfers_resumed"] += resumed and message.offset > 0
+            before = self._piece
+            self._piece = _Piece(message.sha256, header.sender, header.term, now)
+            if before is not None and before.sha256 == message.sha256 and message.offset > 0:
+                broken = before[1:3] != self._piece[1:3] or now - before.at > SILENCE_US
+                self._counts["transfers_resumed"] += broken
 
     def _done(self, done: local.SnapshotDone) -> None:
         self._tell(SnapshotTold(self._node_id, done))

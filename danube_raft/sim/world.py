@@ -4,8 +4,12 @@ First faults, then they end and progress is demanded: a leader within `LEADER_TI
 on with what they do, every node serves, all replicas equal the committed log, no lease outlives its time for long. The checks on the whole history come
 last. Nothing here reads a clock or a source of randomness of the machine that it runs on.
 
-Not in these worlds: forming a cluster and changing its members, snapshots, purged logs and lost disks (so no node is
-SUSPECT and every follower's log is searched from where it really parts from the leader's), long polls of watches and of
+In a third of all worlds the nodes make snapshots all the time and keep hardly any log: it is purged, followers get
+snapshots in pieces, nodes begin with one of theirs, nodes and processes end at every step of that, snapshots are damaged
+while their node is down, one at a time and never the last good one.
+
+Not in these worlds: forming a cluster and changing its members, lost disks and lost ends of logs (so no node is
+SUSPECT), the child that writes a snapshot (it is made in slices of its process's turns), long polls of watches and of
 leadership, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.
 """
 

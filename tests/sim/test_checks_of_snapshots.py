@@ -60,7 +60,7 @@ def test_a_good_run_passes() -> None:
 
 def test_a_log_forgotten_with_one_good_snapshot_only() -> None:
     """Should that one be damaged later, nothing is left."""
-    for good_ones in ((), ((2, 1),), ((1, 1), (2, 1))):
+    for good_ones in ((), ((2, 1),), ((1, 1), (2, 1)), ((2, 1), (3, 1))):
         with pytest.raises(Violation, match="forgets its log up to 2"):
             good().checks.tell(PurgeIssued(1, 2, good_ones))
 

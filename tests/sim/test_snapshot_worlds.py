@@ -152,19 +152,22 @@ def test_steps_are_told_and_counted() -> None:
     assert made.counts["takes_interrupted"] == made.counts["loads_of_the_older"] == 0
 
 
-def test_a_transfer_that_another_sender_goes_on_with_is_counted() -> None:
+def test_a_transfer_that_goes_on_after_a_break_is_counted() -> None:
     made = Steps()
 
-    def receive(sender: int, sha: bytes, offset: int) -> int:
+    def receive(sender: int, sha: bytes, offset: int, term: int = 1, now: int = 0) -> int:
         message = peer.InstallSnapshot(8, 1, ZERO_CHAIN, 100, sha, 0, b"", offset, b"x")
-        made.steps.received(sender, message)
+        made.steps.received(peer.Header(77, sender, 1, term, 1), message, now)
         return made.counts["transfers_resumed"]
 
     assert receive(2, b"a", 0) == 0
     assert receive(2, b"a", 50) == 0
     assert receive(3, b"b", 50) == 0, "another file"
     assert receive(2, b"b", 0) == 0, "from its beginning"
-    assert receive(3, b"b", 50) == 1
+    assert receive(3, b"b", 50) == 1, "another leader"
+    assert receive(3, b"b", 60, term=2) == 2, "another term"
+    assert receive(3, b"b", 70, term=2, now=SECOND) == 3, "after a silence"
+    assert receive(3, b"b", 80, term=2, now=SECOND) == 3
 
 
 # ---------------------------------------------------------------- plans and worlds

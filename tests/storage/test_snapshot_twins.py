@@ -127,9 +127,11 @@ class Twins(RuleBasedStateMachine):
         pruned = self.both(lambda store: tuple(store.prune(keep)[:1]))
         assert pruned is not DiskFailed
 
-    @rule(index=st.integers(1, 9), term=st.integers(1, 3))
-    def remove(self, index: int, term: int) -> None:
-        assert self.both(lambda store: store.discard(index, term)) is None
+    @rule(index=st.integers(1, 9), term=st.integers(1, 3), discard=st.booleans())
+    def delete(self, index: int, term: int, discard: bool) -> None:
+        oldest = SnapshotMeta(index, term, CLUSTER)
+        done = self.both(lambda store: store.discard(index, term) if discard else store.delete_before(oldest))
+        assert done is None
 
     @precondition(lambda self: self.metas)
     @rule(data=st.data(), offset=st.integers(0, 200))

@@ -63,14 +63,15 @@ class SnapshotsFit:
             self._sent(fact.header, fact.message)
 
     def _purges(self, fact: PurgeIssued) -> None:
-        enough = [point for point in fact.good if point[0] >= fact.upto]
+        handed = self._view.replicas[fact.node].handed
+        if fact.upto > handed:
+            raise Violation(f"node {fact.node} forgets its log up to {fact.upto}, and has applied {handed}")
+        # One that is ahead of the state machine was not installed: no restart can begin with it.
+        enough = [point for point in fact.good if fact.upto <= point[0] <= handed]
         if len(enough) < 2:
             raise Violation(
                 f"node {fact.node} forgets its log up to {fact.upto}, with the snapshots {fact.good}"
             )
-        handed = self._view.replicas[fact.node].handed
-        if fact.upto > handed:
-            raise Violation(f"node {fact.node} forgets its log up to {fact.upto}, and has applied {handed}")
 
     def _begins(self, fact: Begun) -> None:
         if (fact.index, fact.term) not in self._good(fact.node):
