@@ -163,7 +163,7 @@ class Consensus:
         self._pids[LOG] = recovered.pid
         self._suspicion.begin(recovered.suspect)
         self._core = Core(self._identity.node_id, self._config, recovered, self._random, now)
-        if recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect:
+        if recovered.last_index == 0 and not recovered.suspect:
             self._bootstrap(self._core, now)
         if self._kv_loaded:
             self._core.loaded(self._kv_index, now)

@@ -131,11 +131,13 @@ class Core:
         self._check()
 
     def bootstrap(self, configuration: Configuration, wall_ms: int, now: int) -> None:
-        """Begin an empty log with `configuration`, as entry 1 of term 1. Not committed before a leader says so."""
+        """Begin an empty log with `configuration`, as entry 1 of term 1, whatever term this node has promised
+        something in. Not committed before a leader says so."""
         state = self._state
         state.enter(now)
-        assert (state.log.last_index, state.term) == (0, 0), "only an empty log is bootstrapped"
-        state.set_hard_state(1, 0)
+        assert state.log.last_index == 0, "only an empty log is bootstrapped"
+        if state.term == 0:
+            state.set_hard_state(1, 0)
         payload = pack_configuration(configuration)
         state.append(Entry(1, 1, KIND_CONFIGURATION, 0, wall_ms, NO_ORIGIN, payload))
         # Nobody has ever led this cluster, so there is nobody to wait for.
@@ -368,8 +370,8 @@ class Core:
     @property
     def suspects(self) -> set[int]:
         """On a leader: the members that say that they are SUSPECT. Empty in the other roles."""
-        lead = self._state.lead
-        return set() if lead is None else {to for to, progress in lead.peers.items() if not progress.counts}
+        peers = {} if self._state.lead is None else self._state.lead.peers
+        return {to for to, progress in peers.items() if not progress.counts}
 
     @property
     def installing(self) -> bool:

@@ -32,8 +32,6 @@ from danube_raft.wire.entry import Entry, HardState
 FORGET_TRIES = 8
 FORGET_ALL_SHARE = 0.2
 """How often all of the log is lost."""
-MARK_FAILS_SHARE = 0.3
-"""Of the writes that fail."""
 
 
 class Disk:
@@ -113,10 +111,12 @@ class Disk:
         """Whether anything is under way."""
         return bool(self._under_way)
 
-    def fail_next_write(self) -> None:
+    def fail_next_write(self, mark: bool = False) -> None:
         """An I/O error at the next write, before or after it took effect; or at the next write of the mark."""
+        if self._told_to_fail:
+            return
         self._told_to_fail = True
-        if self._random.random() < MARK_FAILS_SHARE:
+        if mark:
             self._mark.fail_next_write()
         else:
             self._log.fail_next_write(self._random.choice((BEFORE, AFTER)))

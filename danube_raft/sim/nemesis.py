@@ -172,8 +172,9 @@ class Nemesis:
         node = self._victim()
         if not node.up:
             return NOTHING
-        node.disk.fail_next_write()
-        return f"node {node.node_id}, at its next write"
+        mark = self._random.random() < MARK_FAILS_SHARE
+        node.disk.fail_next_write(mark)
+        return f"node {node.node_id}, at its next write{' of the mark' if mark else ''}"
 
     def _tear(self) -> str:
         """A crash in the middle of several writes, which a slow disk lets pile up."""
@@ -201,10 +202,12 @@ class Nemesis:
         return self._lose("damage the mark")
 
     def _lose(self, what: str) -> str:
-        """At most a minority at a time: more than that, and what is committed may be gone."""
+        """At most a minority at a time: more than that, and what is committed may be gone. Nor before anything is
+        committed: the others may not even know of whom the cluster consists."""
         node = self._victim()
         others = sum(other.suspect for other in self._nodes if other is not node)
-        if others + 1 > (len(self._nodes) - 1) // 2:
+        founded = any(other.boots and other.machine.applied_index for other in self._nodes)
+        if not founded or others + 1 > (len(self._nodes) - 1) // 2:
             return NOTHING
         node.crash()
         found = node.lose(what)
@@ -326,6 +329,8 @@ class Nemesis:
 
 
 NOTHING = "nothing to disturb"
+MARK_FAILS_SHARE = 0.3
+"""Of the writes that fail."""
 CRASH_AGAIN_SHARE = 0.4
 """Of the nodes that have lost something, so many crash again soon."""
 TEAR_LIMIT_US = 3 * SECOND
