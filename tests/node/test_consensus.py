@@ -347,3 +347,79 @@ def test_a_node_without_a_leader_says_for_whom_it_waits(caplog: pytest.LogCaptur
     assert set(said) == {"no leader; waiting for node 1 at 127.0.0.1:1 to answer"}
     node.follow(1)
     assert node.handler.next_timer() != node.now
+
+
+# ---------------------------------------------------------------- SUSPECT
+
+
+def suspicious(node_id: int = 2) -> Alone:
+    """Node 2 has lost entry 1, which it knew in term 4."""
+    alone = Alone.__new__(Alone)
+    alone.now, alone.term, alone.node_id, alone.sent = 10_000, 5, node_id, []
+    identity = Identity(node_id, CLUSTER, 4)
+    alone.handler = Consensus(Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2)
+    alone.handler.start(alone.now)
+    alone.receive(LOG, local.Recovered(HardState(4, 2), 0, 0, 0, 0, (), (), "the log is gone", 9))
+    alone.receive(KV, local.Applied(0))
+    alone.turn()
+    return alone
+
+
+def test_a_suspect_node_says_so_and_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
+    alone = suspicious()
+    assert "SUSPECT: the log is gone" in caplog.text
+    for told in (alone.handler.status(alone.now), alone.handler.report(alone.now)):
+        assert told["suspect"].startswith("the log is gone; ")
+        assert "node accept-loss" in told["suspect"]
+
+
+def test_a_suspect_initialiser_begins_no_new_log() -> None:
+    """The cluster that it has forgotten may be in the middle of its work."""
+    alone = suspicious(node_id=1)
+    writes = [message for edge, message in alone.sent if edge == LOG]
+    assert [write.entries for write in writes] == [()]
+
+
+def test_an_initialiser_whose_loss_was_accepted_begins_anew_in_its_term() -> None:
+    alone = Alone.__new__(Alone)
+    alone.now, alone.term, alone.node_id, alone.sent = 10_000, 5, 1, []
+    alone.handler = Consensus(
+        Config(), Identity(1, CLUSTER, 4), FOUNDING, random.Random(1), lambda: 5, Counter(), 2
+    )
+    alone.receive(LOG, local.Recovered(HardState(4, 2), 0, 0, 0, 0, (), (), "", 9))
+    alone.turn()
+    (write,) = [message for edge, message in alone.sent if edge == LOG]
+    assert [(entry.index, entry.term, entry.payload) for entry in write.entries] == [
+        (1, 1, FOUNDING.configuration)
+    ]
+    assert write.hard_state is None
+
+
+def test_the_log_writer_hears_of_the_end_before_anybody_else(caplog: pytest.LogCaptureFixture) -> None:
+    """What is promised after it has to be behind it in the order of writes."""
+    alone = suspicious()
+    alone.sent.clear()
+    header = peer.Header(CLUSTER, 1, 2, 6, 1)
+    entries = (
+        Entry(1, 1, KIND_BATCH, 0, 0, (1, 1, 1), b"x"),
+        Entry(2, 6, KIND_NOOP, 0, 0, (0, 0, 0), b""),
+    )
+    alone.receive(PEERS, FromPeer((b"", b""), header, peer.AppendEntries(0, 0, 0, 0, entries)))
+    alone.turn()
+    assert local.LeftSuspect() not in [message for _, message in alone.sent]
+    alone.sent.clear()
+    alone.receive(PEERS, FromPeer((b"", b""), header, peer.Heartbeat(1, 2, 0)))
+    alone.turn()
+    alone.receive(PEERS, FromPeer((b"", b""), header, peer.Heartbeat(2, 2, 0)))
+    alone.turn()
+    said = [message for _, message in alone.sent]
+    assert said.count(local.LeftSuspect()) == 1
+    counted = [
+        place
+        for place, message in enumerate(said)
+        if isinstance(message, ToPeer) and getattr(message.message, "counted", False)
+    ]
+    assert counted
+    assert said.index(local.LeftSuspect()) < counted[0]
+    assert "SUSPECT no more" in caplog.text
+    assert alone.handler.status(alone.now)["suspect"] == ""
