@@ -21,6 +21,7 @@ from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
@@ -127,7 +128,7 @@ def _problem(target: Path, promised: int) -> str | None:
 
 def find(target: Path) -> Found:
     """Start on a directory and look at everything. Raises what a node would end with."""
-    writer = LogWriter(RocksLogStore(target / "log"), Config(), 1)
+    writer = LogWriter(RocksLogStore(target / "log"), MarkFile(target / NAME), Config(), 1)
     try:
         writer.start(0)
         recovered = writer.outbox.pop()[1]
