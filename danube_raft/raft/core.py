@@ -131,13 +131,11 @@ class Core:
         self._check()
 
     def bootstrap(self, configuration: Configuration, wall_ms: int, now: int) -> None:
-        """Begin an empty log with `configuration`, as entry 1 of term 1, whatever term this node has promised
-        something in. Not committed before a leader says so."""
+        """Begin an empty log with `configuration`, as entry 1 of term 1. Not committed before a leader says so."""
         state = self._state
         state.enter(now)
         assert state.log.last_index == 0, "only an empty log is bootstrapped"
-        if state.term == 0:
-            state.set_hard_state(1, 0)
+        state.set_hard_state(max(state.term, 1), state.vote)
         payload = pack_configuration(configuration)
         state.append(Entry(1, 1, KIND_CONFIGURATION, 0, wall_ms, NO_ORIGIN, payload))
         # Nobody has ever led this cluster, so there is nobody to wait for.

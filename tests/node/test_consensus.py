@@ -392,7 +392,7 @@ def test_an_initialiser_whose_loss_was_accepted_begins_anew_in_its_term() -> Non
     assert [(entry.index, entry.term, entry.payload) for entry in write.entries] == [
         (1, 1, FOUNDING.configuration)
     ]
-    assert write.hard_state is None
+    assert write.hard_state == HardState(4, 2), "what it has promised stays"
 
 
 def test_the_log_writer_hears_of_the_end_before_anybody_else(caplog: pytest.LogCaptureFixture) -> None:
