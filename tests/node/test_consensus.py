@@ -3,113 +3,19 @@
 from __future__ import annotations
 
 import logging
-import random
-from collections import Counter
-from typing import Any
 
 import pytest
+from lone_consensus import FOUNDING, Alone
 
-from danube_raft.config import Config
-from danube_raft.node.consensus import SAY_MS, Consensus
-from danube_raft.node.endpoints import FromPeer, Peers, ToPeer, Unsent
-from danube_raft.node.handler import KV, LINKS, LOG, PEERS
-from danube_raft.node.identity import Identity
+from danube_raft.node.consensus import SAY_MS
+from danube_raft.node.endpoints import Peers, Unsent
+from danube_raft.node.handler import KV, LINKS, LOG
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_BATCH,
     KIND_NOOP,
-    VOTER,
-    Configuration,
     Entry,
-    Founding,
-    HardState,
-    Member,
-    pack_configuration,
 )
-
-CLUSTER = 7
-MEMBERS = tuple(Member(node, VOTER, f"127.0.0.1:{node}", f"127.0.0.1:{node + 10}") for node in (1, 2, 3))
-CONFIGURATION = Configuration(MEMBERS)
-FOUNDING = Founding(CLUSTER, 1, pack_configuration(CONFIGURATION), 5)
-
-
-class Alone:
-    """One consensus handler; the test plays its kv-server, its log-writer and its peers."""
-
-    def __init__(self, node_id: int = 2, *, log: bool = True) -> None:
-        self.now = 10_000
-        self.term = 1
-        self.node_id = node_id
-        self.sent: list[tuple[str, Any]] = []
-        identity = Identity(node_id, CLUSTER, 4)
-        self.handler = Consensus(Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2)
-        self.handler.start(self.now)
-        runs = ((1, 1),) if log else ()
-        configurations = ((1, FOUNDING.configuration),) if log else ()
-        recovered = local.Recovered(
-            HardState(1 if log else 0, 0), 0, 0, 1 if log else 0, 0, runs, configurations, "", 9
-        )
-        self.receive(LOG, recovered)
-        self.receive(KV, local.Applied(0))
-        self.turn()
-
-    def receive(self, edge: str, message: Any) -> None:
-        self.handler.receive(edge, message, self.now)
-
-    def turn(self) -> None:
-        """A turn; the disk is a fast one."""
-        self.handler.turn(self.now)
-        out, self.handler.outbox[:] = list(self.handler.outbox), []
-        self.sent += out
-        writes = [message.seq for edge, message in out if edge == LOG and isinstance(message, local.Write)]
-        if writes:
-            self.receive(LOG, local.Durable(writes[-1]))
-            self.turn()
-
-    def hear(self, from_node: int, message: peer.Message, **header: int) -> None:
-        """A message of a peer, and a turn."""
-        fields = {
-            "cluster_id": CLUSTER,
-            "sender": from_node,
-            "receiver": self.node_id,
-            "term": self.term,
-            "boot_epoch": 1,
-        }
-        self.receive(PEERS, FromPeer((b"p",), peer.Header(**(fields | header)), message))
-        self.turn()
-
-    def follow(self, leader: int, term: int = 2) -> None:
-        """Hear a leader."""
-        self.term = term
-        self.hear(leader, peer.Heartbeat(0, 0, 0))
-        self.sent.clear()
-
-    def lead(self) -> None:
-        """Win an election with the vote of node 3."""
-        self.now = max(self.now, self.handler.next_timer() or 0)
-        self.turn()
-        self.hear(3, peer.PreVoteReply(self.term + 1, True))
-        self.term += 1
-        self.hear(3, peer.VoteReply(True))
-        self.sent.clear()
-
-    def take(self, edge: str, kind: type) -> list[Any]:
-        """What was sent of a kind: (receiver, message) for peers, else the message."""
-        found: list[Any] = []
-        for to, item in self.sent:
-            if to != edge:
-                continue
-            if edge == LINKS and isinstance(item, ToPeer) and isinstance(item.message, kind):
-                found.append((item.header.receiver, item.message))
-            elif isinstance(item, kind):
-                found.append(item)
-        return found
-
-    @property
-    def refused(self) -> int:
-        count: int = self.handler.status(self.now)["counters"].get("peer_messages_refused", 0)
-        return count
-
 
 # ---------------------------------------------------------------- batches
 
@@ -347,79 +253,3 @@ def test_a_node_without_a_leader_says_for_whom_it_waits(caplog: pytest.LogCaptur
     assert set(said) == {"no leader; waiting for node 1 at 127.0.0.1:1 to answer"}
     node.follow(1)
     assert node.handler.next_timer() != node.now
-
-
-# ---------------------------------------------------------------- SUSPECT
-
-
-def suspicious(node_id: int = 2) -> Alone:
-    """Node 2 has lost entry 1, which it knew in term 4."""
-    alone = Alone.__new__(Alone)
-    alone.now, alone.term, alone.node_id, alone.sent = 10_000, 5, node_id, []
-    identity = Identity(node_id, CLUSTER, 4)
-    alone.handler = Consensus(Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2)
-    alone.handler.start(alone.now)
-    alone.receive(LOG, local.Recovered(HardState(4, 2), 0, 0, 0, 0, (), (), "the log is gone", 9))
-    alone.receive(KV, local.Applied(0))
-    alone.turn()
-    return alone
-
-
-def test_a_suspect_node_says_so_and_the_way_out(caplog: pytest.LogCaptureFixture) -> None:
-    alone = suspicious()
-    assert "SUSPECT: the log is gone" in caplog.text
-    for told in (alone.handler.status(alone.now), alone.handler.report(alone.now)):
-        assert told["suspect"].startswith("the log is gone; ")
-        assert "node accept-loss" in told["suspect"]
-
-
-def test_a_suspect_initialiser_begins_no_new_log() -> None:
-    """The cluster that it has forgotten may be in the middle of its work."""
-    alone = suspicious(node_id=1)
-    writes = [message for edge, message in alone.sent if edge == LOG]
-    assert [write.entries for write in writes] == [()]
-
-
-def test_an_initialiser_whose_loss_was_accepted_begins_anew_in_its_term() -> None:
-    alone = Alone.__new__(Alone)
-    alone.now, alone.term, alone.node_id, alone.sent = 10_000, 5, 1, []
-    alone.handler = Consensus(
-        Config(), Identity(1, CLUSTER, 4), FOUNDING, random.Random(1), lambda: 5, Counter(), 2
-    )
-    alone.receive(LOG, local.Recovered(HardState(4, 2), 0, 0, 0, 0, (), (), "", 9))
-    alone.turn()
-    (write,) = [message for edge, message in alone.sent if edge == LOG]
-    assert [(entry.index, entry.term, entry.payload) for entry in write.entries] == [
-        (1, 1, FOUNDING.configuration)
-    ]
-    assert write.hard_state == HardState(4, 2), "what it has promised stays"
-
-
-def test_the_log_writer_hears_of_the_end_before_anybody_else(caplog: pytest.LogCaptureFixture) -> None:
-    """What is promised after it has to be behind it in the order of writes."""
-    alone = suspicious()
-    alone.sent.clear()
-    header = peer.Header(CLUSTER, 1, 2, 6, 1)
-    entries = (
-        Entry(1, 1, KIND_BATCH, 0, 0, (1, 1, 1), b"x"),
-        Entry(2, 6, KIND_NOOP, 0, 0, (0, 0, 0), b""),
-    )
-    alone.receive(PEERS, FromPeer((b"", b""), header, peer.AppendEntries(0, 0, 0, 0, entries)))
-    alone.turn()
-    assert local.LeftSuspect() not in [message for _, message in alone.sent]
-    alone.sent.clear()
-    alone.receive(PEERS, FromPeer((b"", b""), header, peer.Heartbeat(1, 2, 0)))
-    alone.turn()
-    alone.receive(PEERS, FromPeer((b"", b""), header, peer.Heartbeat(2, 2, 0)))
-    alone.turn()
-    said = [message for _, message in alone.sent]
-    assert said.count(local.LeftSuspect()) == 1
-    counted = [
-        place
-        for place, message in enumerate(said)
-        if isinstance(message, ToPeer) and getattr(message.message, "counted", False)
-    ]
-    assert counted
-    assert said.index(local.LeftSuspect()) < counted[0]
-    assert "SUSPECT no more" in caplog.text
-    assert alone.handler.status(alone.now)["suspect"] == ""

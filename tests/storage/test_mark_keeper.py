@@ -14,7 +14,7 @@ from danube_raft.storage.durable_mark import Mark
 from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, MarkKeeper, Standing, is_older, newest
 from danube_raft.storage.memory_log import MemoryLog
 from danube_raft.storage.memory_mark import MemoryMark
-from danube_raft.storage.recovery import Point
+from danube_raft.storage.recovery import Beginning, Point
 from danube_raft.wire.entry import KIND_BATCH, NO_ORIGIN, Entry, HardState
 from danube_raft.wire.local import Write
 
@@ -154,7 +154,7 @@ def test_a_purge_does_not_overtake_the_mark() -> None:
     machine.write(entry(4))
     machine.keeper.before_purge(4)
     assert machine.mark.point.index == 4
-    machine.log.purge(4)
+    machine.log.purge(4, Beginning(0, b""))
     assert machine.reopen().suspect == ""
 
 
@@ -164,7 +164,7 @@ def test_an_install_is_sound_whenever_it_is_interrupted(machine: Machine, at: in
     machine.keeper.before_install()
     assert machine.reopen().suspect == ""
     machine.keeper.before_install()
-    machine.log.install_point(at, 7, bytes(16))
+    machine.log.install_point(at, 7, bytes(16), Beginning(0, b""))
     assert machine.reopen().suspect == ""
     machine.write(state=HardState(7, 0))
     machine.keeper.installed()

@@ -15,14 +15,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crash_image import TAILS, Durable, compose
-from crash_workload import CLUSTER_ID, State, states
+from crash_workload import CLUSTER_ID, State, log_writer, states
 
-from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError
 from danube_raft.node.handler import CONSENSUS
-from danube_raft.node.log_writer import LogWriter
-from danube_raft.storage.durable_mark import NAME, MarkFile
-from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState
@@ -128,7 +124,9 @@ def _problem(target: Path, promised: int) -> str | None:
 
 def find(target: Path) -> Found:
     """Start on a directory and look at everything. Raises what a node would end with."""
-    writer = LogWriter(RocksLogStore(target / "log"), MarkFile(target / NAME), Config(), 1)
+    snapshots = Snapshots(target / "snapshots", CLUSTER_ID)
+    snapshots.open()
+    writer = log_writer(target)
     try:
         writer.start(0)
         recovered = writer.outbox.pop()[1]
@@ -142,8 +140,6 @@ def find(target: Path) -> Found:
             if not chunk:
                 raise Unusable(f"entry {first + len(entries)} cannot be read")
             entries |= {each.index: each for each in chunk}
-        snapshots = Snapshots(target / "snapshots", CLUSTER_ID)
-        snapshots.open()
         candidates, skipped = snapshots.newest()
         if skipped:
             raise Unusable(f"half a snapshot has a name: {skipped}")

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_stage import SnapshotStage
 from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.entry_format import CHAIN_BYTES, chain_after
 from danube_raft.storage.log_store import RocksLogStore
@@ -158,10 +159,9 @@ class Work:
         self._start()
 
     def _start(self) -> None:
-        slots = MarkFile(self._root / NAME)
-        self._writer = LogWriter(RocksLogStore(self._root / "log"), slots, Config(), 1)
         self._snapshots = Snapshots(self._root / "snapshots", CLUSTER_ID)
         self._snapshots.open()
+        self._writer = log_writer(self._root)
         self._seq = 0
         self._waiting: list[tuple[int, int]] = []
         self._writer.start(self._now)
@@ -209,10 +209,12 @@ class Work:
         self._source.mkdir(exist_ok=True)
         meta = _filled(SnapshotWriter(self._source, SnapshotMeta(step.index, step.term, CLUSTER_ID, chain)))
         data = (self._source / meta.name).read_bytes()
-        receiver = self._snapshots.receiver(meta)
-        while not receiver.complete:
-            receiver.receive(receiver.wanted, data[receiver.wanted : receiver.wanted + PIECE_BYTES])
-        self._snapshots.trust(receiver.finish())
+        what = (step.index, step.term, chain, meta.size, meta.sha256)
+        for offset in range(0, meta.size, PIECE_BYTES):
+            self._tell(local.StagePiece(*what, offset, data[offset : offset + PIECE_BYTES]))
+            self._writer.turn(0)
+        self._take()
+        self._snapshots.trust(meta)
         self._last = max(self._last, step.index)
         point = local.InstallPoint(self._next(), *step, chain, step.index * 10, CONFIGURATION)
         self._promise(number, point)
@@ -234,6 +236,13 @@ class Work:
                 while self._waiting and self._waiting[0][0] <= message.seq:
                     promise(self._waiting.pop(0)[1])
         self._writer.outbox.clear()
+
+
+def log_writer(root: Path) -> LogWriter:
+    """The handler over what is below `root`."""
+    snapshots = Snapshots(root / "snapshots", CLUSTER_ID)
+    stage = SnapshotStage(snapshots, CLUSTER_ID)
+    return LogWriter(RocksLogStore(root / "log"), MarkFile(root / NAME), stage, Config(), 1)
 
 
 def promise(number: int) -> None:
