@@ -21,13 +21,7 @@ from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
 from danube_raft.raft.read_index import NOT_LEADER
 from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, Installing, State
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import (
-    KIND_CONFIGURATION,
-    NO_ORIGIN,
-    Configuration,
-    Entry,
-    pack_configuration,
-)
+from danube_raft.wire.entry import KIND_CONFIGURATION, NO_ORIGIN, Configuration, Entry, pack_configuration
 
 Handler = Callable[[State, peer.Header, Any], None]
 

@@ -335,6 +335,13 @@ class Disk:
         self._log.close()
 
 
+def terms(found: Recovery) -> tuple[int, ...]:
+    """Of the entries in a log."""
+    ends = [first for first, _ in found.runs[1:]] + [found.last.index + 1]
+    runs = zip(found.runs, ends, strict=False)
+    return tuple(term for (first, term), end in runs for _ in range(first, end))
+
+
 def _point(name: str) -> tuple[int, int]:
     """(index, term) of a snapshot, by its name."""
     term, index = name.removesuffix(SUFFIX).split("-")

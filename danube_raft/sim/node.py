@@ -73,13 +73,6 @@ _NOBODY: list[tuple[str, Any]] = []
 _STARTING = local.Role("starting", 0, 0, 0, 0, 0)
 
 
-def _terms(found: Recovery) -> tuple[int, ...]:
-    """Of the entries in a log."""
-    ends = [first for first, _ in found.runs[1:]] + [found.last.index + 1]
-    runs = zip(found.runs, ends, strict=False)
-    return tuple(term for (first, term), end in runs for _ in range(first, end))
-
-
 class Surroundings(NamedTuple):
     """What a node lives in."""
 
@@ -138,8 +131,7 @@ class Node:
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
-        self._was_suspect = -1
-        """The boot in which it was SUSPECT to its end."""
+        self._was_suspect = False  # and still is
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
         self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
         self._config = config
@@ -223,12 +215,13 @@ class Node:
 
     def lose(self, what: str) -> Recovery | None:
         """While it is down: its disk forgets, or its mark is damaged; see `Disk`. What the log holds now, or None."""
-        assert not self.up
         found = self.disk.forget() if what == "forget" else self.disk.damage_mark()
         if found is not None:
             self.suspect = True
             self.counts["promises_lost"] += found.hard_state != self.disk.promised
-            self._around.tell(Forgot(self.node_id, found.purged.index, _terms(found), self.disk.promised))
+            self._around.tell(
+                Forgot(self.node_id, found.purged.index, disks.terms(found), self.disk.promised)
+            )
         return found
 
     def _marked(self, suspect: bool) -> None:
@@ -342,12 +335,12 @@ class Node:
             self.counts["log_chunks"] += 1
         elif isinstance(message, local.Recovered):
             self.counts["suspect"] += bool(message.suspect)
-            self.counts["suspect_again"] += bool(message.suspect) and self._was_suspect == self.boots - 1
-            self._was_suspect = self.boots if message.suspect else -1
+            self.counts["suspect_again"] += bool(message.suspect) and self._was_suspect
+            self._was_suspect = bool(message.suspect)
             tell(Judged(self.node_id, bool(message.suspect)))
         elif isinstance(message, local.LeftSuspect):
             self.counts["suspect_no_more"] += 1
-            self._was_suspect = -1
+            self._was_suspect = False
             tell(Cleared(self.node_id))
         else:
             self.steps.said(message)
