@@ -8,8 +8,8 @@ In a third of all worlds the nodes make snapshots all the time and keep hardly a
 snapshots in pieces, nodes begin with one of theirs, nodes and processes end at every step of that, snapshots are damaged
 while their node is down, one at a time and never the last good one.
 
-Not in these worlds: forming a cluster and changing its members, lost disks and lost ends of logs (so no node is
-SUSPECT), the child that writes a snapshot (it is made in slices of its process's turns), long polls of watches and of
+Not in these worlds: forming a cluster and changing its members, the child that writes a snapshot (it is made in slices
+of its process's turns), long polls of watches and of
 leadership, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.
 """
 
@@ -63,6 +63,8 @@ OPERATIONS_MIN = 10
 """What clients have to bring to an end in a world, however little they could do while there were faults."""
 WORK_MS = 15_000
 """More than that takes at the lowest rate, with clients that still wait for nodes that are gone."""
+SUSPECT_MS = 10_000
+"""More than it takes to send a log from its first entry on."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
@@ -168,6 +170,7 @@ class World:
     def _demand_progress(self) -> None:
         config = self.settings.config
         self._wait("a leader that all know", LEADER_TIMEOUTS * config.election_max_ms, self._has_leader)
+        self._wait("no SUSPECT node", SUSPECT_MS, self._is_sound)
         self._wait(f"{OPERATIONS_MIN} operations to succeed", WORK_MS, self._has_worked)
         self.workload.stop()
         self._wait(
@@ -192,6 +195,9 @@ class World:
     def _has_leader(self) -> bool:
         roles = [node.role for node in self.nodes.values()]
         return len({(role.term, role.leader_id) for role in roles}) == 1 and roles[0].leader_id != 0
+
+    def _is_sound(self) -> bool:
+        return not any(node.suspect for node in self.nodes.values())
 
     def _has_worked(self) -> bool:
         return sum(operation.outcome == OK for operation in self.operations) >= OPERATIONS_MIN

@@ -19,6 +19,7 @@ from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.entry_format import CHAIN_BYTES, chain_after
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.snapshot_file import SnapshotMeta, SnapshotWriter
@@ -154,7 +155,7 @@ class Work:
         self._root = root
         self._source = source
         self._chains = {0: bytes(CHAIN_BYTES)}
-        self._last = 0
+        self._last = self._now = 0
         self._start()
 
     def _start(self) -> None:
@@ -163,7 +164,7 @@ class Work:
         self._writer = log_writer(self._root)
         self._seq = 0
         self._waiting: list[tuple[int, int]] = []
-        self._writer.start(0)
+        self._writer.start(self._now)
         self._take()
 
     def do(self, together: tuple[tuple[int, Step], ...]) -> None:
@@ -180,7 +181,9 @@ class Work:
             else:
                 self.close()
                 self._start()
-        self._writer.turn(0)
+        # Long enough for the durable mark to follow in each turn.
+        self._now += 1_000
+        self._writer.turn(self._now)
         self._take()
 
     def close(self) -> None:
@@ -225,7 +228,7 @@ class Work:
         self._tell(message)
 
     def _tell(self, message: local.Message) -> None:
-        self._writer.receive(CONSENSUS, message, 0)
+        self._writer.receive(CONSENSUS, message, self._now)
 
     def _take(self) -> None:
         for _, message in self._writer.outbox:
@@ -238,7 +241,8 @@ class Work:
 def log_writer(root: Path) -> LogWriter:
     """The handler over what is below `root`."""
     snapshots = Snapshots(root / "snapshots", CLUSTER_ID)
-    return LogWriter(RocksLogStore(root / "log"), SnapshotStage(snapshots, CLUSTER_ID), Config(), 1)
+    stage = SnapshotStage(snapshots, CLUSTER_ID)
+    return LogWriter(RocksLogStore(root / "log"), MarkFile(root / NAME), stage, Config(), 1)
 
 
 def promise(number: int) -> None:
