@@ -4,8 +4,10 @@ Consensus sends Write, InstallPoint, Purge and ReadLog; they are done in that or
 synced write, up to `GROUP_SHARE` of the credit that consensus has for unconfirmed writes: whatever arrives during a
 sync waits and shares the next one, and the answer to the first group returns credit while the second is written.
 
-Rules: writes are numbered 1, 2, 3 … within a boot; `Durable(seq)` leaves only after the sync that covers seq; a
-failed write is never confirmed, repeated or survived: the error leaves `turn` and ends the process.
+Rules: writes are numbered 1, 2, 3 … within a boot; `Durable(seq)` leaves only after the sync that covers seq, and after
+term and vote are in the durable mark too (`storage/mark_keeper.py`); a failed write is never confirmed, repeated or
+survived: the error leaves `turn` and ends the process. The mark follows entries in turns of their own, which begin with
+it, so that no put waits for a second sync.
 
 Nothing is decided here. Which entries to write, cut or forget is consensus' business.
 """
@@ -18,6 +20,8 @@ from typing import Any
 from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.histogram import Histogram, Stopwatch, stopped
+from danube_raft.storage.durable_mark import MarkSlots
+from danube_raft.storage.mark_keeper import MarkKeeper
 from danube_raft.storage.recovery import LogStore
 from danube_raft.wire import local
 from danube_raft.wire.entry import entry_bytes
@@ -25,15 +29,19 @@ from danube_raft.wire.entry import entry_bytes
 GROUP_SHARE = 4
 """A group of writes is closed at this fraction (1/n) of `unacked_write_max_bytes`."""
 
-_Job = local.Write | local.InstallPoint | local.Purge | local.ReadLog
+_Job = local.Write | local.InstallPoint | local.Purge | local.ReadLog | local.LeftSuspect
 
 
 class LogWriter:
-    """Handler of the log-writer process; `pid` is what it reports as its own, `stopwatch` times the synced writes."""
+    """Handler of the log-writer process; `slots` hold the durable mark of the log in `store`, `pid` is what it reports as
+    its own, `stopwatch` times the synced writes."""
 
-    def __init__(self, store: LogStore, config: Config, pid: int, stopwatch: Stopwatch = stopped) -> None:
+    def __init__(
+        self, store: LogStore, slots: MarkSlots, config: Config, pid: int, stopwatch: Stopwatch = stopped
+    ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._store = store
+        self._mark = MarkKeeper(slots, store, config.mark_interval_ms)
         self._pid = pid
         self._group_max_bytes = config.unacked_write_max_bytes // GROUP_SHARE
         self._waiting: deque[_Job] = deque()
@@ -57,17 +65,18 @@ class LogWriter:
         """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
         self._now = now
         found = self._store.open()
+        standing = self._mark.open(found, now)
         self._ready = True
         self._send(
             local.Recovered(
-                hard_state=found.hard_state,
+                hard_state=standing.hard_state,
                 purged_index=found.purged.index,
                 purged_term=found.purged.term,
                 last_index=found.last.index,
                 last_stamp_ms=found.last_stamp_ms,
                 runs=found.runs,
                 configurations=found.configurations,
-                suspect="",
+                suspect=standing.suspect,
                 pid=self._pid,
             )
         )
@@ -82,6 +91,7 @@ class LogWriter:
     def turn(self, now: int) -> None:
         """Work through what waits, up to one full group (or as many bytes read). Any error is the end of the process."""
         self._now = now
+        self._mark.keep(now)
         done_bytes = 0
         while self._waiting and done_bytes < self._group_max_bytes:
             job = self._waiting[0]
@@ -92,15 +102,16 @@ class LogWriter:
                 done_bytes += self._do(job)
 
     def next_timer(self) -> int | None:
-        """At once if a turn left something waiting."""
-        return self._now if self._waiting else None
+        """At once if a turn left something waiting, else when the mark has to follow."""
+        return self._now if self._waiting else self._mark.next_timer()
 
     def report(self, now: int) -> dict[str, Any]:  # noqa: ARG002 -- as every process has it
         """How long its synced writes took."""
         return {"log_fsync_seconds": self._syncs.report()}
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Let go of the database and the mark."""
+        self._mark.close()
         self._store.close()
 
     def _write_group(self, max_bytes: int) -> int:
@@ -114,19 +125,26 @@ class LogWriter:
             self._count(job.seq)
             group.append(job)
             size += sum(map(entry_bytes, job.entries))
+        self._mark.before_write(group)
         began = self._stopwatch()
         self._store.write(group)
         self._syncs.observe(self._stopwatch() - began)
+        self._mark.wrote(group)
         self._send(local.Durable(group[-1].seq))
         return size
 
-    def _do(self, job: local.InstallPoint | local.Purge | local.ReadLog) -> int:
+    def _do(self, job: local.InstallPoint | local.Purge | local.ReadLog | local.LeftSuspect) -> int:
         if isinstance(job, local.InstallPoint):
             self._count(job.seq)
+            self._mark.before_install()
             self._store.install_point(job.index, job.term, job.chain)
+            self._mark.installed()
             self._send(local.Durable(job.seq))
         elif isinstance(job, local.Purge):
+            self._mark.before_purge(job.index)
             self._store.purge(job.index)
+        elif isinstance(job, local.LeftSuspect):
+            self._mark.trust()
         else:
             entries = self._store.read(job.first, job.last, job.max_bytes)
             self._send(local.LogChunk(job.first, entries))

@@ -366,6 +366,12 @@ class Core:
         return {} if lead is None else {to: progress.state for to, progress in lead.peers.items()}
 
     @property
+    def suspects(self) -> set[int]:
+        """On a leader: the members that say that they are SUSPECT. Empty in the other roles."""
+        lead = self._state.lead
+        return set() if lead is None else {to for to, progress in lead.peers.items() if not progress.counts}
+
+    @property
     def installing(self) -> bool:
         """Whether a snapshot is on its way into the log."""
         return self._state.installing is not None

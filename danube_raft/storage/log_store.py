@@ -144,6 +144,16 @@ class RocksLogStore:
                 self._commit(batch)
             self._last, self._hard_state = last, hard_state
 
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._last
+
+    def point(self, index: int) -> Point:
+        """See LogStore."""
+        with self._guarded("read the log"):
+            return self._point(index)
+
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """See LogStore."""
         with self._guarded("read the log"):

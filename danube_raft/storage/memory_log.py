@@ -174,6 +174,16 @@ class MemoryLog:
             self._durable.apply(change)
         self._unsynced.clear()
 
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._shown.point(self._shown.last_index)
+
+    def point(self, index: int) -> Point:
+        """See LogStore."""
+        self._usable("read the log")
+        return self._shown.point(index)
+
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """See LogStore."""
         self._usable("read the log")

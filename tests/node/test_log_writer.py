@@ -15,6 +15,7 @@ from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.node.handler import CONSENSUS, KV, Handler
 from danube_raft.node.log_writer import GROUP_SHARE, LogWriter
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
+from danube_raft.storage.memory_mark import MemoryMark
 from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, HardState
 from danube_raft.wire.local import (
     Applied,
@@ -33,11 +34,12 @@ CHAIN = bytes(range(16))
 
 
 class CountingLog(MemoryLog):
-    """Remembers the writes of each sync."""
+    """Remembers the writes of each sync; its mark lies beside it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.groups: list[list[int]] = []
+        self.mark = MemoryMark()
 
     def write(self, writes: Sequence[Write]) -> None:
         self.groups.append([write.seq for write in writes])
@@ -57,8 +59,8 @@ def log() -> CountingLog:
     return CountingLog()
 
 
-def started(log: MemoryLog, config: Config | None = None) -> LogWriter:
-    writer = LogWriter(log, config or Config(), 42)
+def started(log: CountingLog, config: Config | None = None) -> LogWriter:
+    writer = LogWriter(log, log.mark, config or Config(), 42)
     writer.start(1_000)
     writer.outbox.clear()
     return writer
@@ -78,7 +80,7 @@ FIRST = write(1, entry(1), hard_state=HardState(1, 5))
 
 
 def test_it_is_a_handler_and_ready_once_recovered(log: CountingLog) -> None:
-    writer: Handler = LogWriter(log, Config(), 42)
+    writer: Handler = LogWriter(log, log.mark, Config(), 42)
     assert not writer.ready
     writer.start(1)
     assert writer.ready
@@ -93,7 +95,7 @@ def test_the_first_message_tells_what_the_disk_holds(log: CountingLog) -> None:
         Purge(1, 0, b""),
     )
     writer.close()
-    again = LogWriter(log, Config(), 43)
+    again = LogWriter(log, log.mark, Config(), 43)
     again.start(2_000)
     assert again.outbox == [
         (
@@ -118,7 +120,7 @@ def test_a_damaged_log_ends_the_start_without_a_word(log: CountingLog) -> None:
     turn(writer, FIRST)
     writer.close()
     log.damage(1, log.stored(1)[:-1])
-    writer = LogWriter(log, Config(), 42)
+    writer = LogWriter(log, log.mark, Config(), 42)
     with pytest.raises(Corrupt):
         writer.start(1)
     assert writer.outbox == []
