@@ -108,6 +108,17 @@ class Config:
         100, "time after which a turn takes no more messages from a socket", 1, 1_000
     )
     turn_reply_max_bytes: int = _setting(64 * MIB, "values read in one turn; more is refused", MIB)
+    snapshot_log_bytes: int = _setting(
+        64 * MIB,
+        "log applied since the last snapshot, or the size of that if larger, that makes another due",
+        100,
+    )
+    snapshot_min_ms: int = _setting(
+        30_000, "shortest time between two snapshots; the nodes share it out among them", 10, 3_600_000
+    )
+    snapshot_max_ms: int = _setting(
+        600_000, "a snapshot that is not finished after this time is given up", 1_000, 86_400_000
+    )
     page_max_bytes: int = _setting(MIB, "records in one answer", 1_024, 16 * MIB)
     page_max_records: int = _setting(5_000, "records in one answer", 1, 100_000)
     history_max_events: int = _setting(100_000, "events kept for watches and reads in the past", 10)

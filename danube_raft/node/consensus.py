@@ -183,6 +183,8 @@ class Consensus:
             self._applied(message.index, now)
         elif isinstance(message, local.ReadIndex):
             self._read_index(message.id, now)
+        elif isinstance(message, local.SnapshotsFound):
+            self.outbox.append((KV, local.LoadSnapshot(0, 0)))
         elif isinstance(message, local.AskFresh):
             heard_at, index = (-1, 0) if self._core is None else self._core.heard_leader(now)
             self._for_kv.append(local.FreshAnswer(message.id, heard_at, index))

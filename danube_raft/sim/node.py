@@ -32,6 +32,7 @@ from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, 
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.sim.checks.facts import (
     Applied,
     Booted,
@@ -47,6 +48,7 @@ from danube_raft.sim.checks.facts import (
 )
 from danube_raft.sim.disk import Disk
 from danube_raft.sim.network import Network
+from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.trace import Trace
@@ -109,6 +111,7 @@ class Node:
         self.role = _STARTING
         """As consensus last told it, in this boot."""
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
+        self._snapshots = NoSnapshots()
         self._config = config
         self._founding = founding
         self._around = around
@@ -146,7 +149,7 @@ class Node:
         around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
         around.tell(Booted(self.node_id, self.boots))
         self.up, self.open = True, False
-        self._kv = SeenKvServer(config, identity, Counter(), 3)
+        self._kv = SeenKvServer(config, identity, Counter(), 3, Shelf(self._snapshots, Counter()))
         handlers: dict[str, Handler] = {
             LOG: LogWriter(self.disk, config, 1),
             CONSENSUS: Consensus(

@@ -94,5 +94,9 @@ class SnapshotStore(Protocol):
     def trust(self, meta: SnapshotMeta) -> None:
         """Take a snapshot for good that was just committed or proven."""
 
+    def remove(self, meta: SnapshotMeta) -> None:
+        """Delete one that must not be used, and what was left of writing it; nothing if there is neither. Only index
+        and term of `meta` matter. Raises DiskFailed."""
+
     def prune(self, keep: int = ..., report: Callable[[], None] = ...) -> Pruned:
         """Delete what is older than the newest `keep` good ones. Raises DiskFailed."""

@@ -7,7 +7,7 @@
 - A name without `.tmp` is only ever given to a whole file, by rename. What ends in `.tmp` when the node starts is left
   over from a death and is removed.
 - Nothing is deleted unless enough newer ones were proven by reading all of them; so the last good one always stays, and
-  so does all that is newer, damaged or not.
+  so does all that is newer, damaged or not. Only the owner can say that one is of no use, and `remove` it.
 - What is passed over is named, with the reason: a node that starts from an older snapshot says so.
 
 The format is in `snapshot_file.py`. When to make one, and what to do with it, belongs to the processes.
@@ -125,6 +125,15 @@ class Snapshots:
         if found != meta:
             raise Corrupt(f"snapshot {self.path(meta)} is another one than it was")
         self._good.add(meta)
+
+    def remove(self, meta: SnapshotMeta) -> None:
+        """See SnapshotStore."""
+        path = self.path(meta)
+        self._good = {good for good in self._good if good.name != meta.name}
+        with guarded(path, "delete"):
+            for each in (path, path.with_name(path.name + UNFINISHED_SUFFIX)):
+                each.unlink(missing_ok=True)
+            sync_directory(self.directory)
 
     def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
         """Delete what is older than the newest `keep` good ones; nothing while there are not so many.

@@ -18,6 +18,8 @@ from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, 
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.storage.memory_log import MemoryLog
 from danube_raft.storage.memory_mark import MemoryMark
 from danube_raft.wire import local
@@ -36,6 +38,7 @@ class SteppedNode:
         self.config = config or Config()
         self.disk = MemoryLog()
         self.mark = MemoryMark()
+        self.snapshots = NoSnapshots()
         self.now = 1_000
         self.wall_ms = 1_700_000_000_000
         self.boot_epoch = 0
@@ -58,7 +61,7 @@ class SteppedNode:
         self.boot_epoch += 1
         identity = Identity(NODE_ID, CLUSTER_ID, self.boot_epoch)
         self.open = False
-        self.kv = KvServer(self.config, identity, Counter(), 3)
+        self.kv = KvServer(self.config, identity, Counter(), 3, Shelf(self.snapshots, Counter()))
         self.consensus = Consensus(
             self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2
         )
