@@ -75,7 +75,9 @@ def judge(mark: Mark, found: Recovery, store: LogStore) -> str:
             )
     if is_older(found.hard_state, mark.hard_state):
         (term, vote), (had_term, had_vote) = found.hard_state, mark.hard_state
-        return f"the log knows of term {term} with a vote for {vote}, and held term {had_term} with {had_vote}"
+        return (
+            f"the log knows of term {term} with a vote for {vote}, and held term {had_term} with {had_vote}"
+        )
     return ""
 
 
