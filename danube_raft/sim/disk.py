@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from danube_raft.errors import DiskFailed
 from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER, MemoryLog
-from danube_raft.storage.recovery import Recovery
+from danube_raft.storage.recovery import Beginning, Recovery
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry
 
@@ -132,15 +132,15 @@ class Disk:
         """See LogStore."""
         return self._log.read(first, last, max_bytes)
 
-    def purge(self, index: int) -> None:
+    def purge(self, index: int, beginning: Beginning) -> None:
         """See LogStore."""
-        self._log.purge(index)
+        self._log.purge(index, beginning)
         self._log.sync()
         self._survived(len(self._unsynced))
 
-    def install_point(self, index: int, term: int, chain: bytes) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore."""
-        self._log.install_point(index, term, chain)
+        self._log.install_point(index, term, chain, beginning)
         self._survived(len(self._unsynced))
 
     def close(self) -> None:

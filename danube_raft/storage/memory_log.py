@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from danube_raft.errors import Corrupt, DiskFailed, Fatal
 from danube_raft.storage.entry_format import WAY_OUT, chain_of, decode, encode, verify
-from danube_raft.storage.recovery import Point, Recovery, recover
+from danube_raft.storage.recovery import Beginning, Point, Recovery, recover
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState, entry_bytes
 
@@ -34,6 +34,7 @@ class _Change(NamedTuple):
     hard_state: HardState | None = None
     purged: Point | None = None
     snapshot: Point | None = None
+    beginning: Beginning | None = None
 
 
 class _Image:
@@ -42,6 +43,7 @@ class _Image:
     def __init__(self) -> None:
         self.encoded: list[bytes] = []
         self.purged = self.snapshot = Point()
+        self.beginning = Beginning()
         self.hard_state = HardState()
 
     @property
@@ -52,6 +54,7 @@ class _Image:
         other = _Image()
         other.encoded = self.encoded.copy()
         other.purged, other.snapshot, other.hard_state = self.purged, self.snapshot, self.hard_state
+        other.beginning = self.beginning
         return other
 
     def stored(self, index: int) -> bytes:
@@ -74,6 +77,8 @@ class _Image:
             self.hard_state = change.hard_state
         if change.snapshot is not None:
             self.snapshot = change.snapshot
+        if change.beginning is not None:
+            self.beginning = change.beginning
 
 
 class MemoryLog:
@@ -127,6 +132,7 @@ class MemoryLog:
             image.hard_state,
             image.purged,
             image.snapshot,
+            image.beginning,
             enumerate(image.encoded, start=image.purged.index + 1),
         )
         self._open = True
@@ -199,14 +205,16 @@ class MemoryLog:
             entries.append(entry)
         return tuple(entries)
 
-    def purge(self, index: int) -> None:
+    def purge(self, index: int, beginning: Beginning) -> None:
         """See LogStore."""
         self._usable("purge the log")
         assert index <= self._shown.last_index
         if index > self._shown.purged.index:
-            self._change(_Change(purged=self._shown.point(index)))
+            self._change(_Change(purged=self._shown.point(index), beginning=beginning))
 
-    def install_point(self, index: int, term: int, chain: bytes) -> None:
+    def install_point(
+        self, index: int, term: int, chain: bytes, beginning: Beginning
+    ) -> None:
         """See LogStore."""
         self._usable("install a snapshot into the log")
         image, point = self._shown, Point(index, term, chain)
@@ -216,7 +224,12 @@ class MemoryLog:
         if keeps and mine != point:
             raise Corrupt(f"log entry {index} differs from the snapshot's, with the same term; {WAY_OUT}")
         self._change(
-            _Change(cut_from=0 if keeps else image.purged.index + 1, purged=point, snapshot=point),
+            _Change(
+                cut_from=0 if keeps else image.purged.index + 1,
+                purged=point,
+                snapshot=point,
+                beginning=beginning,
+            ),
         )
         self.sync()
 
