@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .exit_codes import NO_CONNECTION
-from .options import EndpointsOption, OutputOption, TimeoutOption, help_without_command, settle
+from .options import (
+    ClientAdvertiseOption,
+    ConfigOption,
+    DataDirOption,
+    EndpointsOption,
+    OutputOption,
+    RaftAdvertiseOption,
+    TimeoutOption,
+    help_without_command,
+    node_setting,
+    settle,
+)
 from .output import Format, line, printable, show_json, show_table
 
 if TYPE_CHECKING:
@@ -17,20 +28,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Start a node; see how nodes are; prove what one has on its disk.", rich_markup_mode=None
 )
-
-
-def _setting(name: str, what: str, *flags: str, metavar: str | None = None) -> Any:
-    """An option for a setting of the node. The configuration reads the variable, as it does for every setting."""
-    variable = f"DANUBE_RAFT_{name.upper()}"
-    return typer.Option(
-        *flags, metavar=metavar, allow_from_autoenv=False, help=f"{what} [env var: {variable}]"
-    )
-
-
-ConfigOption = Annotated[
-    str | None, typer.Option(metavar="FILE", envvar="DANUBE_RAFT_CONFIG", help="Settings in YAML.")
-]
-DataDirOption = Annotated[str | None, _setting("data_dir", "Everything the node keeps.", metavar="DIR")]
 
 
 @app.callback(invoke_without_command=True)
@@ -44,22 +41,16 @@ def start(
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     raft_listen: Annotated[
-        str | None, _setting("raft_listen", "Address for peers.", metavar="HOST:PORT")
+        str | None, node_setting("raft_listen", "Address for peers.", metavar="HOST:PORT")
     ] = None,
     client_listen: Annotated[
-        str | None, _setting("client_listen", "Address for clients.", metavar="HOST:PORT")
+        str | None, node_setting("client_listen", "Address for clients.", metavar="HOST:PORT")
     ] = None,
-    raft_advertise: Annotated[
-        str | None,
-        _setting("raft_advertise", "Address that peers use for this node.", metavar="HOST:PORT"),
-    ] = None,
-    client_advertise: Annotated[
-        str | None,
-        _setting("client_advertise", "Address that clients use for this node.", metavar="HOST:PORT"),
-    ] = None,
+    raft_advertise: RaftAdvertiseOption = None,
+    client_advertise: ClientAdvertiseOption = None,
     seed_node: Annotated[
         list[str] | None,
-        _setting(
+        node_setting(
             "seed_nodes",
             "Raft address of a node that forms the cluster, this one included; once for each.",
             "--seed-node",
@@ -68,18 +59,20 @@ def start(
     ] = None,
     insecure: Annotated[
         bool | None,
-        _setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
+        node_setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
     ] = None,
     health_listen: Annotated[
         str | None,
-        _setting(
+        node_setting(
             "health_listen", "Address of /health, /ready and /metrics; empty: none.", metavar="HOST:PORT"
         ),
     ] = None,
     log_level: Annotated[
-        str | None, _setting("log_level", "How much it tells.", metavar="debug|info|warning|error")
+        str | None, node_setting("log_level", "How much it tells.", metavar="debug|info|warning|error")
     ] = None,
-    log_format: Annotated[str | None, _setting("log_format", "How it tells.", metavar="text|json")] = None,
+    log_format: Annotated[
+        str | None, node_setting("log_format", "How it tells.", metavar="text|json")
+    ] = None,
 ) -> None:
     """Start a node and stay until it stops.
 

@@ -208,9 +208,7 @@ class RocksLogStore:
                 self._database().write(batch)
                 self._purged = point
 
-    def install_point(
-        self, index: int, term: int, chain: bytes, beginning: Beginning
-    ) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore. Raises Corrupt if the log has the same entry (index, term) with another chain."""
         with self._guarded("install a snapshot into the log"):
             assert index >= self._purged.index

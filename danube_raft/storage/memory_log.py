@@ -212,9 +212,7 @@ class MemoryLog:
         if index > self._shown.purged.index:
             self._change(_Change(purged=self._shown.point(index), beginning=beginning))
 
-    def install_point(
-        self, index: int, term: int, chain: bytes, beginning: Beginning
-    ) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore."""
         self._usable("install a snapshot into the log")
         image, point = self._shown, Point(index, term, chain)

@@ -136,7 +136,9 @@ def test_purged_entries_are_gone_and_the_chain_goes_on(store: RocksLogStore, pat
     assert (found.purged.index, found.purged.term, read) == (9, 1, entries(10, 11))
 
 
-def test_what_a_purged_log_has_said_of_members_and_time_stays_with_it(store: RocksLogStore, path: Path) -> None:
+def test_what_a_purged_log_has_said_of_members_and_time_stays_with_it(
+    store: RocksLogStore, path: Path
+) -> None:
     """PITFALLS 29: a node votes before it has loaded its snapshot, and must know of whom."""
     conf = entry(6, payload=b"newer", kind=KIND_CONFIGURATION)
     store.write([Write(1, 0, (*entries(1, 5), conf), TERM)])
@@ -162,7 +164,9 @@ def test_a_damaged_beginning_is_refused(store: RocksLogStore, path: Path, damage
         reopened(path)
 
 
-def test_a_log_of_the_format_before_has_no_beginning_and_is_brought_up(store: RocksLogStore, path: Path) -> None:
+def test_a_log_of_the_format_before_has_no_beginning_and_is_brought_up(
+    store: RocksLogStore, path: Path
+) -> None:
     store.write([Write(1, 0, entries(1, 5), TERM)])
     store.close()
     edit(path, "meta", b"format", struct.pack(">I", 1) + struct.pack(">I", crc32(struct.pack(">I", 1))))

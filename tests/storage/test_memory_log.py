@@ -75,7 +75,12 @@ def test_a_failed_write_may_have_taken_effect_and_the_store_refuses_all_use(
     log.fail_next_write(when)
     with pytest.raises(DiskFailed):
         log.write([Write(2, 0, entries(6, 6), None)])
-    for use in (log.sync, lambda: log.write([]), lambda: log.read(1, 1, ALL), lambda: log.purge(1, Beginning())):
+    for use in (
+        log.sync,
+        lambda: log.write([]),
+        lambda: log.read(1, 1, ALL),
+        lambda: log.purge(1, Beginning()),
+    ):
         with pytest.raises(DiskFailed, match="failed before"):
             use()
     assert after_crash(log, surviving=1) == entries(1, left)
