@@ -395,4 +395,5 @@ class KvServer:
         }
 
     def _sizes(self) -> dict[str, Any]:
-        return sizes(self._machine, self._proposals, self._reads, self._streams)
+        found = sizes(self._machine, self._proposals, self._reads, self._streams)
+        return {**found, **self._taking.sizes()}

@@ -24,6 +24,7 @@ import signal
 import struct
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from danube_raft.errors import DiskFailed
 from danube_raft.kv.machine import Machine
@@ -167,11 +168,13 @@ class _Child:
         os.nice(NICE)
 
     def _keep_only_the_pipes(self) -> None:
-        low, high = sorted((self._point, self._reason))
-        assert low > 2, "the node has its first three descriptors"
-        os.closerange(3, low)
-        os.closerange(low + 1, high)
-        os.closerange(high + 1, os.sysconf("SC_OPEN_MAX"))
+        kept = (self._point, self._reason)
+        assert min(kept) > 2, "the node has its first three descriptors"
+        for path in list(Path("/proc/self/fd").iterdir()):
+            if int(path.name) not in kept:
+                # That of the listing itself is closed already.
+                with suppress(OSError):
+                    os.close(int(path.name))
         null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(null, number)

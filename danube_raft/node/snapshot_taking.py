@@ -187,12 +187,17 @@ class Taking:
         if self._run is not None:
             self._run.abandon()
 
-    def report(self) -> dict[str, Any]:
-        """For the supervisor, and for `status`."""
+    def sizes(self) -> dict[str, Any]:
+        """For `status`."""
         newest = self._shelf.newest
         return {
             "snapshot_index": 0 if newest is None else newest.index,
             "snapshot_bytes": 0 if newest is None else newest.size,
+        }
+
+    def report(self) -> dict[str, Any]:
+        """For the supervisor, beside the sizes."""
+        return {
             "snapshot_pid": 0 if self._run is None else self._run.job.pid,
             "snapshots_taken": self._taken,
             "snapshots_failed": self._failed,
