@@ -26,6 +26,7 @@ from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity, answer_prepare_init
 from danube_raft.node.roster import Roster
+from danube_raft.node.suspicion import Suspicion
 from danube_raft.raft.core import RAFT_MESSAGES, Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
 from danube_raft.wire import local, peer
@@ -74,6 +75,7 @@ class Consensus:
         self._appended: dict[int, tuple[int, int]] = {}
         """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
         self._roster = Roster(config, identity, founding)
+        self._suspicion = Suspicion()
         self._say_at: int | None = None
         self._last_leader = 0
         self._leader_changes = 0
@@ -118,6 +120,7 @@ class Consensus:
         if wake is not None and now >= wake:
             core.timer(now)
         output = core.take_output()
+        self.outbox += [(LOG, message) for message in self._suspicion.end(core)]
         self._pass_on(output, now)
         # Before the peers: clients wait for what the kv-server gets.
         if self._kv_loaded and self._for_kv:
@@ -158,6 +161,7 @@ class Consensus:
     def _recover(self, recovered: local.Recovered, now: int) -> None:
         assert self._core is None, "a log is recovered once per boot"
         self._pids[LOG] = recovered.pid
+        self._suspicion.begin(recovered.suspect)
         self._core = Core(self._identity.node_id, self._config, recovered, self._random, now)
         if recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect:
             self._bootstrap(self._core, now)
@@ -306,7 +310,7 @@ class Consensus:
             "durable_index": core.durable_index,
             "commit_index": core.commit_index,
             "committed_entries": self._committed_entries,
-            "suspect": core.suspect,
+            "suspect": self._suspicion.text(core),
             "missing": "" if follows else self._roster.missing(now),
             "peer_lag_entries": lags,
             "counters": dict(self._counters),
@@ -325,6 +329,7 @@ class Consensus:
             "durable_index": core.durable_index,
             "commit_index": core.commit_index,
             "snapshot_index": core.snapshot_index,
+            "suspect": self._suspicion.text(core),
             "cluster_time_ms": core.cluster_time(now),
             "members": self._roster.members(core, now),
             "pids": dict(self._pids),

@@ -101,7 +101,7 @@ def _unsound(view: NodeView) -> list[str]:
     suspect = view.report(CONSENSUS).get("suspect")
     if suspect:
         reasons.append(
-            f"the log may have lost its end ({suspect}): the node does not vote until a leader has brought it up to date"
+            f"SUSPECT: {suspect}; it does not vote, and its acks do not count, until a leader has brought it up to date"
         )
     if view.report(KV).get("full"):
         reasons.append(

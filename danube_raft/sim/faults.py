@@ -22,6 +22,9 @@ ANYWHERE = (
 )  # fmt: skip
 AMONG_SEVERAL = ("depose", "isolate", "divide", "disturb", "clog", "one_way")
 """For two nodes and more; offered twice, since consensus is about them."""
+LOSSES = ("forget", "damage_mark")
+"""Only where a minority may lose something; offered twice."""
+LOSS_NODES = 3
 BRIDGE_NODES = 3
 RING_NODES = 4
 """With fewer, a ring leaves nobody out of touch."""
@@ -40,7 +43,8 @@ def kinds_for(nodes: int) -> tuple[str, ...]:
     several = AMONG_SEVERAL if nodes > 1 else ()
     bridge = ("bridge",) if nodes >= BRIDGE_NODES else ()
     ring = ("ring",) if nodes >= RING_NODES else ()
-    return ANYWHERE + 2 * (several + bridge + ring)
+    losses = LOSSES if nodes >= LOSS_NODES else ()
+    return ANYWHERE + 2 * (several + bridge + ring + losses)
 
 
 def plan(source: random.Random, nodes: int, length: int, earliest: int = 0) -> tuple[Fault, ...]:

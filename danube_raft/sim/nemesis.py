@@ -193,6 +193,36 @@ class Nemesis:
         node.crash()
         self._schedule.after(SECOND, node.boot_again, node.boots)
 
+    def _forget(self) -> str:
+        """The log comes back older than it was."""
+        return self._lose("forget")
+
+    def _damage_mark(self) -> str:
+        return self._lose("damage the mark")
+
+    def _lose(self, what: str) -> str:
+        """At most a minority at a time: more than that, and what is committed may be gone."""
+        node = self._victim()
+        others = sum(other.suspect for other in self._nodes if other is not node)
+        if others + 1 > (len(self._nodes) - 1) // 2:
+            return NOTHING
+        node.crash()
+        found = node.lose(what)
+        down_us = self._while(2_000)
+        self._schedule.after(down_us, node.boot_again, node.boots)
+        if self._random.random() < CRASH_AGAIN_SHARE:
+            again_us = down_us + self._random.randrange(400 * MS)
+            self._schedule.after(again_us, self._crash_again, node)
+        if found is None:
+            return NOTHING
+        return f"node {node.node_id}, its log ends with {found.last.index} then, term {found.hard_state.term}"
+
+    def _crash_again(self, node: Node) -> None:
+        """While it may still be SUSPECT."""
+        if self._running and node.up:
+            node.crash()
+            self._schedule.after(self._while(1_000), node.boot_again, node.boots)
+
     def _wall_clock(self) -> str:
         node = self._victim()
         node.wall_offset_ms = self._random.randrange(-1_000_000, 1_000_000)
@@ -296,6 +326,8 @@ class Nemesis:
 
 
 NOTHING = "nothing to disturb"
+CRASH_AGAIN_SHARE = 0.4
+"""Of the nodes that have lost something, so many crash again soon."""
 TEAR_LIMIT_US = 3 * SECOND
 TEAR_LOOK_US = 2 * MS
 """How long the moment for a torn write is waited for, and how often it is looked for."""

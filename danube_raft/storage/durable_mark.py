@@ -44,7 +44,7 @@ class Mark(NamedTuple):
     stays until a leader has brought the node up to date."""
 
     point: Point = Point()
-    hard_state: HardState = HardState()  # noqa: RUF009 -- a tuple, which nobody changes
+    hard_state: HardState = HardState()
     suspect: str = ""
 
 

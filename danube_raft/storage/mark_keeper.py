@@ -89,6 +89,8 @@ class MarkKeeper:
         self._store = store
         self._interval_ms = interval_ms
         self._mark = Mark()
+        self.known: Mark | None = None
+        """What the slots held when they were looked at; None: nothing that could be read."""
         self._seq = 0
         self._place = 0
         self._now = self._due = 0
@@ -96,27 +98,30 @@ class MarkKeeper:
     def open(self, found: Recovery, now: int) -> Standing:
         """Compare, and write down what came of it before anybody hears of it. Raises DiskFailed or NewerFormat."""
         self._now = now
-        slots = self._slots.read()
-        known = None if slots is None else newest(slots)
-        hard_state, suspect = found.hard_state, ""
-        if known is not None:
-            self._seq, self._place, mark = known
-            suspect = mark.suspect or judge(mark, found, self._store)
-            if is_older(hard_state, mark.hard_state):
-                hard_state = mark.hard_state
-        elif slots is not None:
-            suspect = UNREADABLE
-        elif not is_fresh(found):
-            suspect = MISSING
-        self._mark = Mark(found.last, hard_state, suspect)
-        if known is None:
+        standing = self.look(found)
+        self._mark = Mark(found.last, *standing)
+        if self.known is None:
             self._create()
-        elif self._mark != mark:
+        elif self._mark != self.known:
             self._save(self._mark)
-        return Standing(hard_state, suspect)
+        return standing
+
+    def look(self, found: Recovery) -> Standing:
+        """Compare only. Raises DiskFailed or NewerFormat."""
+        slots = self._slots.read()
+        if slots is None:
+            return Standing(found.hard_state, "" if is_fresh(found) else MISSING)
+        known = newest(slots)
+        if known is None:
+            return Standing(found.hard_state, UNREADABLE)
+        self._seq, self._place, self.known = known
+        mark, hard_state = self.known, found.hard_state
+        if is_older(hard_state, mark.hard_state):
+            hard_state = mark.hard_state
+        return Standing(hard_state, mark.suspect or judge(mark, found, self._store))
 
     def replace(self, found: Recovery) -> None:
-        """Whatever was known before: the log as it is, is the whole truth. Not beside `open`."""
+        """Whatever was known before: the log as it is, is the whole truth. After `look`, not beside `open`."""
         self._mark = Mark(found.last, found.hard_state)
         self._create()
 
