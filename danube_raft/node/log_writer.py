@@ -22,7 +22,7 @@ from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.histogram import Histogram, Stopwatch, stopped
 from danube_raft.storage.durable_mark import MarkSlots
 from danube_raft.storage.mark_keeper import MarkKeeper
-from danube_raft.storage.recovery import LogStore
+from danube_raft.storage.recovery import Beginning, LogStore
 from danube_raft.wire import local
 from danube_raft.wire.entry import entry_bytes
 
@@ -137,12 +137,13 @@ class LogWriter:
         if isinstance(job, local.InstallPoint):
             self._count(job.seq)
             self._mark.before_install()
-            self._store.install_point(job.index, job.term, job.chain)
+            beginning = Beginning(job.stamp_ms, job.configuration)
+            self._store.install_point(job.index, job.term, job.chain, beginning)
             self._mark.installed()
             self._send(local.Durable(job.seq))
         elif isinstance(job, local.Purge):
             self._mark.before_purge(job.index)
-            self._store.purge(job.index)
+            self._store.purge(job.index, Beginning(job.stamp_ms, job.configuration))
         elif isinstance(job, local.LeftSuspect):
             self._mark.trust()
         else:

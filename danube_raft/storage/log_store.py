@@ -90,7 +90,8 @@ def _unpack_beginning(value: bytes | None) -> Beginning:
     data = _unseal(_BEGINNING_KEY, value)
     if len(data) < _STAMP.size:
         raise _damaged(_BEGINNING_KEY)
-    return Beginning(*_STAMP.unpack_from(data), data[_STAMP.size :])
+    (stamp_ms,) = _STAMP.unpack_from(data)
+    return Beginning(stamp_ms, data[_STAMP.size :])
 
 
 def _options() -> rocksdict.Options:
