@@ -1,7 +1,8 @@
-"""`danube-raft node …`: start one, ask what they are doing."""
+"""`danube-raft node …`: start one, ask what they are doing, let one that lost part of its log vote again."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,6 +126,37 @@ def status(
         raise typer.Exit(NO_CONNECTION)
 
 
+@app.command("accept-loss")
+def accept_loss(
+    data_dir: Annotated[str, typer.Option(metavar="DIR", help="The data directory of a stopped node.")],
+    yes_i_accept_the_loss: Annotated[
+        str | None,
+        typer.Option(metavar="NODE_ID", help="Do not ask: the node id says that you mean it."),
+    ] = None,
+) -> None:
+    """Let a SUSPECT node vote again although its log has lost what it had acknowledged.
+
+    Only when no leader can be elected without it: a node that others can bring up to date needs nothing but to be
+    started. What is missing in its log may be lost for good, be it acknowledged or not.
+    """
+    from danube_raft.node.accept_loss import finding
+
+    with finding(data_dir) as found:
+        if not found.suspect:
+            line(f"node {found.node_id} is not SUSPECT: there is nothing to accept")
+            return
+        for said in (f"node {found.node_id} in {data_dir}", *found.describe()):
+            line(said)
+        typed = yes_i_accept_the_loss
+        if typed is None:
+            line("Acknowledged writes may be lost for good. To accept that, type the node id:")
+            typed = sys.stdin.readline()
+        if typed.strip() != str(found.node_id):
+            raise typer.BadParameter(f"{printable(typed.strip())!r} is not the node id: nothing was changed")
+        found.accept()
+        line("accepted: the node is not SUSPECT any more, and can be started")
+
+
 def ask_all(store: MetadataStore, endpoints: Sequence[str]) -> list[dict[str, Any]]:
     """One entry per endpoint, in order; asked at the same time, so that a dead one delays no other."""
     import threading
@@ -150,11 +182,23 @@ def ask_all(store: MetadataStore, endpoints: Sequence[str]) -> list[dict[str, An
     return [{"endpoint": endpoint, **answers[endpoint]} for endpoint in endpoints]
 
 
-_COLUMNS = ("node_id", "role", "term", "leader_id", "commit_index", "applied_index", "revision", "keys")
+_COLUMNS = (
+    "node_id",
+    "role",
+    "term",
+    "leader_id",
+    "commit_index",
+    "applied_index",
+    "revision",
+    "keys",
+    "suspect",
+)
 
 
 def _table(entries: Sequence[dict[str, Any]]) -> None:
     columns = [name for name in _COLUMNS if any(name in entry for entry in entries)]
+    if not any(entry.get("suspect") for entry in entries):
+        columns = [name for name in columns if name != "suspect"]
     failed = any("error" in entry for entry in entries)
     header = [
         "ENDPOINT",

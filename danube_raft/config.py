@@ -70,6 +70,9 @@ class Config:
     lease_checkpoint_ms: int = _setting(
         2_000, "idle time after which cluster time is written down", 100, 60_000
     )
+    mark_interval_ms: int = _setting(
+        50, "time in which the durable mark follows the log; a loss that is younger goes unnoticed", 1, 10_000
+    )
     progress_ms: int = _setting(1_000, "time between a process's signs of progress", 50, 1_500)
     consensus_stuck_ms: int = _setting(
         5_000, "consensus without progress for this long is killed", 500, 600_000

@@ -84,13 +84,16 @@ def build(
     if process == LOG:
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
         from danube_raft.node.snapshot_stage import SnapshotStage  # noqa: PLC0415
+        from danube_raft.storage import durable_mark  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
         from danube_raft.storage.snapshots import Snapshots  # noqa: PLC0415
 
-        store = RocksLogStore(Path(config.data_dir) / "log", report)
-        snapshots = Snapshots(Path(config.data_dir) / SNAPSHOTS_DIR, identity.cluster_id)
+        data_dir = Path(config.data_dir)
+        store = RocksLogStore(data_dir / "log", report)
+        slots = durable_mark.MarkFile(data_dir / durable_mark.NAME)
+        snapshots = Snapshots(data_dir / SNAPSHOTS_DIR, identity.cluster_id)
         stage = SnapshotStage(snapshots, identity.cluster_id, report)
-        return LogWriter(store, stage, config, pid, time.perf_counter_ns)
+        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415

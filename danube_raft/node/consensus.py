@@ -27,6 +27,7 @@ from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity, answer_prepare_init
 from danube_raft.node.roster import Roster
 from danube_raft.node.snapshot_traffic import SnapshotTraffic
+from danube_raft.node.suspicion import Suspicion
 from danube_raft.raft.core import RAFT_MESSAGES, Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
 from danube_raft.wire import local, peer
@@ -70,6 +71,7 @@ class Consensus:
         self._batches = Batches(identity.node_id, self._for_kv, self._tell, wall_clock_ms)
         self._snapshots = SnapshotTraffic(config, self.outbox, self._tell)
         self._roster = Roster(config, identity, founding)
+        self._suspicion = Suspicion()
         self._say_at: int | None = None
         self._last_leader = 0
         self._leader_changes = 0
@@ -112,6 +114,7 @@ class Consensus:
         if wake is not None and now >= wake:
             core.timer(now)
         output = core.take_output()
+        self.outbox += [(LOG, message) for message in self._suspicion.end(core)]
         self._pass_on(output, now)
         self._snapshots.turn(core, self._kv_loaded, now)
         # Before the peers: clients wait for what the kv-server gets.
@@ -162,8 +165,9 @@ class Consensus:
     def _recover(self, recovered: local.Recovered, now: int) -> None:
         assert self._core is None, "a log is recovered once per boot"
         self._pids[LOG] = recovered.pid
+        self._suspicion.begin(recovered.suspect)
         self._core = Core(self._identity.node_id, self._config, recovered, self._random, now)
-        if recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect:
+        if recovered.last_index == 0 and not recovered.suspect:
             self._bootstrap(self._core, now)
         if self._kv_loaded:
             self._core.loaded(self._kv_index, now)
@@ -283,7 +287,7 @@ class Consensus:
             "commit_index": core.commit_index,
             "purged_index": core.snapshot_index,
             "committed_entries": self._committed_entries,
-            "suspect": core.suspect,
+            "suspect": self._suspicion.text(core),
             "missing": "" if follows else self._roster.missing(now),
             "peer_lag_entries": lags,
             "counters": dict(self._counters),
@@ -304,6 +308,7 @@ class Consensus:
             "snapshot_index": self._snapshots.newest_index,
             "arriving_snapshot_index": self._snapshots.arriving_index,
             "purged_index": core.snapshot_index,
+            "suspect": self._suspicion.text(core),
             "cluster_time_ms": core.cluster_time(now),
             "members": self._roster.members(core, now),
             "pids": dict(self._pids),

@@ -126,6 +126,10 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(PREFIX + "has_leader", "Whether this node knows a leader.", value=has_leader)
         is_leader = int(report.get("role") == "leader")
         yield GaugeMetricFamily(PREFIX + "is_leader", "Whether this node leads.", value=is_leader)
+        suspect = int(bool(report.get("suspect")))
+        yield GaugeMetricFamily(
+            PREFIX + "suspect", "Whether this node's promises do not count.", value=suspect
+        )
         lag = GaugeMetricFamily(
             PREFIX + "peer_lag_entries",
             "Entries by which a member is behind this node, the leader; nothing on others.",

@@ -132,8 +132,8 @@ class Core:
         """Begin an empty log with `configuration`, as entry 1 of term 1. Not committed before a leader says so."""
         state = self._state
         state.enter(now)
-        assert (state.log.last_index, state.term) == (0, 0), "only an empty log is bootstrapped"
-        state.set_hard_state(1, 0)
+        assert state.log.last_index == 0, "only an empty log is bootstrapped"
+        state.set_hard_state(max(state.term, 1), state.vote)
         payload = pack_configuration(configuration)
         state.append(Entry(1, 1, KIND_CONFIGURATION, 0, wall_ms, NO_ORIGIN, payload))
         # Nobody has ever led this cluster, so there is nobody to wait for.
@@ -369,6 +369,12 @@ class Core:
         it needs was purged. Empty in the other roles."""
         lead = self._state.lead
         return {} if lead is None else {to: progress.state for to, progress in lead.peers.items()}
+
+    @property
+    def suspects(self) -> set[int]:
+        """On a leader: the members that say that they are SUSPECT. Empty in the other roles."""
+        peers = {} if self._state.lead is None else self._state.lead.peers
+        return {to for to, progress in peers.items() if not progress.counts}
 
     @property
     def installing(self) -> bool:

@@ -5,7 +5,7 @@
 - replicate: entries are sent ahead of their acks, within a window counted in messages and in bytes.
 - snapshot: what the peer needs was purged; it gets no entries until it has what only a snapshot can give.
 
-`match_index` only grows while the peer's acks count. `counted_index` is the part of it that commits entries: 0 while
+`match_index` only grows while the peer's acks count, which is what `counts` says. `counted_index` is the part of it that commits entries: 0 while
 the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index` always holds. `asked_at` is
 when the peer was last sent something that only asks where it stands: rounds of reads must not multiply these.
 """
@@ -26,6 +26,7 @@ class Progress:
         "asked_at",
         "commit_sent",
         "counted_index",
+        "counts",
         "heard_at",
         "inflight",
         "inflight_bytes",
@@ -40,6 +41,7 @@ class Progress:
         self.state = PROBE
         self.match_index = 0
         self.counted_index = 0
+        self.counts = True
         self.next_index = next_index
         self.paused = False
         self.inflight: deque[tuple[int, int]] = deque()

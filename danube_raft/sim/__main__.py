@@ -26,7 +26,7 @@ UNLIMITED = 1 << 40
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     given = _parse(arguments)
-    # What nodes log of damaged snapshots and failing disks is wanted here.
+    # What nodes log of damaged snapshots, failing disks and SUSPECT is wanted here.
     logging.getLogger("danube_raft").setLevel(logging.CRITICAL)
     campaign = Campaign(
         given.seed, given.seeds, given.minutes * 60, given.nodes, given.seconds, given.keep_going

@@ -8,7 +8,11 @@ crash in between finds writes that nobody was told of, and keeps as many of them
 not at all: a record that is torn itself is dropped when the log is opened, by its checksum; tests/storage tears real files.
 A purge and the point of an installed snapshot are changes like any other; nobody waits for the sync of a purge.
 
-`synced` hears of every change at the moment when it is safe, also of those that survived a crash.
+`synced` hears of every change at the moment when it is safe, also of those that survived a crash; `marked` hears whenever
+a durable mark is safe, of whether it says that the node is SUSPECT.
+
+The mark lies on the same disk: its writes are in one order with those of the log, and a crash keeps a prefix of all.
+What a disk may do beyond that, and what the node must notice, is `forget` and `damage_mark`.
 
 A snapshot is safe when it has its name; what is unfinished when the node crashes is kept, cut or lost. The newest may be
 damaged while the node is down, where another good one is left.
@@ -19,17 +23,24 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
 from danube_raft.errors import DiskFailed
 from danube_raft.sim.schedule import MS, SECOND
+from danube_raft.storage.durable_mark import SLOT_BYTES
+from danube_raft.storage.mark_keeper import newest
 from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER, MemoryLog
+from danube_raft.storage.memory_mark import TORN, MemoryMark
 from danube_raft.storage.memory_snapshots import COMMIT, WRITE, MemoryFolder
 from danube_raft.storage.recovery import Beginning, Point, Recovery
 from danube_raft.storage.snapshot_file import SUFFIX
 from danube_raft.wire import local
-from danube_raft.wire.entry import Entry
+from danube_raft.wire.entry import Entry, HardState
+
+FORGET_TRIES = 8
+FORGET_ALL_SHARE = 0.2
+"""How often all of the log is lost."""
 
 
 class Begun(NamedTuple):
@@ -42,14 +53,27 @@ class Begun(NamedTuple):
 
 
 class Disk:
-    """A `LogStore` whose syncs take virtual time, and the `folder` of snapshots. It outlives the boots of its node."""
+    """A `LogStore`, and `MarkSlots` in `slots`, whose syncs take virtual time, and the `folder` of snapshots. It outlives
+    the boots of its node."""
 
-    def __init__(self, source: random.Random, synced: Callable[[local.Write | Begun], None]) -> None:
+    def __init__(
+        self,
+        source: random.Random,
+        synced: Callable[[local.Write | Begun], None],
+        marked: Callable[[bool], None] = lambda _: None,
+    ) -> None:
         self._log = MemoryLog()
+        self._mark = MemoryMark()
+        self.slots = Slots(self._mark, self._marking)
         self.folder = MemoryFolder()
         self._random = source
         self._synced = synced
-        self._unsynced: list[local.Write | Begun] = []
+        self._marked = marked
+        self._under_way: list[local.Write | Begun | None] = []
+        """What is not synced; None: a write of the mark."""
+        self._stored = HardState()
+        self.promised = HardState()
+        """The newest term and vote that anybody may have been told of."""
         self._usual_us = source.choice((100, 300, 1_000, 5 * MS))
         self.slow_us = 0
         """Time that every sync takes in addition, while the disk is slow."""
@@ -77,26 +101,37 @@ class Disk:
     def finish(self) -> None:
         """The sync is over: all that was written is safe."""
         self._log.sync()
-        self._survived(len(self._unsynced))
+        self._mark.sync()
+        self._survived(len(self._under_way))
+        self.promised = self._stored
 
     def crash(self) -> None:
         """The node is gone, and with it some of what was not synced: a power failure, or merely killed processes."""
-        unsynced = self._log.unsynced
-        assert unsynced == len(self._unsynced), "every change is known"
-        surviving = unsynced if self._random.random() < 0.3 else self._random.randint(0, unsynced)
+        under_way, unsynced = len(self._under_way), self._log.unsynced
+        assert unsynced == self.unsynced, "every change is known"
+        kept = under_way if self._random.random() < 0.3 else self._random.randint(0, under_way)
+        surviving = sum(each is not None for each in self._under_way[:kept])
+        torn = self._under_way[kept : kept + 1] == [None] and self._random.random() < 0.5
         self._log.crash(surviving)
+        self._mark.crash(kept - surviving, torn=torn)
         self.counts["unsynced_kept"] += surviving > 0
         self.counts["unsynced_lost"] += surviving < unsynced
         self.counts["unsynced_torn"] += 0 < surviving < unsynced
-        self._survived(surviving)
-        self._unsynced.clear()
+        self.counts["mark_torn"] += torn
+        self._survived(kept)
+        self._under_way.clear()
         self.folder.crash(self._random)
         self.busy_until = 0
 
     @property
     def unsynced(self) -> int:
-        """How many changes are under way."""
-        return len(self._unsynced)
+        """How many changes of the log are under way."""
+        return sum(each is not None for each in self._under_way)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is under way."""
+        return bool(self._under_way)
 
     @property
     def bounds(self) -> tuple[int, int]:
@@ -125,10 +160,15 @@ class Disk:
             self.folder.flip(name, self._random.randrange(size), self._random.randrange(8))
         return True
 
-    def fail_next_write(self) -> None:
-        """An I/O error at the next write, before or after it took effect."""
+    def fail_next_write(self, mark: bool = False) -> None:
+        """An I/O error at the next write, before or after it took effect; or at the next write of the mark."""
+        if self._told_to_fail:
+            return
         self._told_to_fail = True
-        self._log.fail_next_write(self._random.choice((BEFORE, AFTER)))
+        if mark:
+            self._mark.fail_next_write()
+        else:
+            self._log.fail_next_write(self._random.choice((BEFORE, AFTER)))
 
     def fail_next_snapshot(self) -> None:
         """An I/O error at the next writing of a snapshot, or when it gets its name."""
@@ -147,6 +187,7 @@ class Disk:
         if self._told_to_fail:
             self._told_to_fail = False
             self._log.fail_next_write(NEVER)
+            self._mark.fail_next_write(False)
 
     def slow_down(self) -> None:
         """Syncs take longer from now on."""
@@ -157,9 +198,75 @@ class Disk:
         self.hangs_until = now + self._random.randrange(SECOND, 8 * SECOND)
 
     def _survived(self, count: int) -> None:
-        for change in self._unsynced[:count]:
-            self._synced(change)
-        del self._unsynced[:count]
+        survived, self._under_way = self._under_way[:count], self._under_way[count:]
+        for change in survived:
+            if isinstance(change, local.Write):
+                self._stored = change.hard_state or self._stored
+            if change is not None:
+                self._synced(change)
+        if None in survived:
+            slots = self._mark.read()
+            known = None if slots is None else newest(slots)
+            self._marked(known is not None and bool(known[2].suspect))
+
+    # ---------------------------------------------------------------- what a disk must not do, and the node must notice
+
+    def forget(self) -> Recovery | None:
+        """While the node is down: the log comes back older than what the mark vouches for, which stays. What it holds now;
+        None if there is no such state of it."""
+        assert not self._under_way, "the node is down"
+        for _ in range(FORGET_TRIES):
+            lost = self._random.randint(1, self._random.choice((2, 20, 200)))
+            age = 0 if self._random.random() < FORGET_ALL_SHARE else max(0, self._log.age - lost)
+            older = self._log.older(age)
+            found = older.open()
+            wanted = (
+                age < self._log.age
+                and self._is_noticeable(found, older)
+                and self._has_snapshots(found, older)
+            )
+            older.close()
+            if wanted:
+                self._log, self._stored = older, found.hard_state
+                return found
+        return None
+
+    def _is_noticeable(self, found: Recovery, older: MemoryLog) -> bool:
+        """A promised term or vote is gone, or an entry that the mark names. (What is younger than the mark is no loss that
+        anybody could notice.)"""
+        slots = self._mark.read()
+        known = None if slots is None else newest(slots)
+        if known is None:
+            return False
+        point, kept, promised = known[2].point, found.hard_state, self.promised
+        if promised.term > kept.term or (promised.term == kept.term and promised.vote not in (0, kept.vote)):
+            return True
+        if point.index > found.last.index:
+            return True
+        return point.index >= found.purged.index and older.point(point.index) != point
+
+    def _has_snapshots(self, found: Recovery, older: MemoryLog) -> bool:
+        """The log can be gone on with: its beginning is in a snapshot, and no snapshot is of what it has lost."""
+        good, purged, last = self.good(), found.purged.index, found.last.index
+        fits = [purged <= index <= last and older.point(index).term == term for index, term in good]
+        return all(fits) and (purged == 0 or bool(fits))
+
+    def damage_mark(self) -> Recovery | None:
+        """While the node is down: the mark cannot be read any more, or is gone. What the log holds; None if that is nothing,
+        so that there is nothing to notice."""
+        if not self._log.age or self._mark.read() is None:
+            return None
+        older = self._log.older(self._log.age)
+        found = older.open()
+        if found.last == Point() and found.hard_state == HardState():
+            return None
+        how = self._random.randrange(3)
+        if how == 0:
+            self._mark.lose()
+        else:
+            for place in (0, 1):
+                self._mark.damage(place, TORN if how == 1 else bytes(SLOT_BYTES))
+        return found
 
     # ---------------------------------------------------------------- LogStore
 
@@ -178,15 +285,32 @@ class Disk:
     @contextmanager
     def _changing(self, change: local.Write | Begun) -> Iterator[None]:
         before = self._log.unsynced
+        with self._refusing():
+            try:
+                yield
+            finally:
+                # What failed may have taken effect all the same.
+                if self._log.unsynced > before:
+                    self._under_way.append(change)
+
+    @contextmanager
+    def _marking(self) -> Iterator[None]:
+        with self._refusing():
+            yield
+        self._under_way.append(None)
+
+    @contextmanager
+    def _refusing(self) -> Iterator[None]:
         try:
             yield
         except DiskFailed:
             self._failed, self._told_to_fail = self._told_to_fail, False
             raise
-        finally:
-            # What failed may have taken effect all the same.
-            if self._log.unsynced > before:
-                self._unsynced.append(change)
+
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._log.last
 
     def point(self, index: int) -> Point:
         """See LogStore."""
@@ -215,3 +339,29 @@ def _point(name: str) -> tuple[int, int]:
     """(index, term) of a snapshot, by its name."""
     term, index = name.removesuffix(SUFFIX).split("-")
     return int(index), int(term)
+
+
+class Slots:
+    """`MarkSlots` of a disk: safe only after its `finish`. `marking` is around every write."""
+
+    def __init__(self, mark: MemoryMark, marking: Callable[[], AbstractContextManager[None]]) -> None:
+        self._mark = mark
+        self._marking = marking
+
+    def read(self) -> tuple[bytes, bytes] | None:
+        """See MarkSlots."""
+        return self._mark.read()
+
+    def create(self, slots: tuple[bytes, bytes]) -> None:
+        """See MarkSlots."""
+        with self._marking():
+            self._mark.create_unsynced(slots)
+
+    def write(self, place: int, slot: bytes) -> None:
+        """See MarkSlots."""
+        with self._marking():
+            self._mark.write_unsynced(place, slot)
+
+    def close(self) -> None:
+        """See MarkSlots."""
+        self._mark.close()

@@ -27,6 +27,9 @@ WITH_SNAPSHOTS = ("stop_at_step", "spoil", "fail_snapshot")
 LEFT_BEHIND = "leave_behind"
 LEFT_BEHIND_NODES = 3
 """With fewer, nobody goes on without the one that is left behind."""
+LOSSES = ("forget", "damage_mark")
+"""Only where a minority may lose something; offered twice."""
+LOSS_NODES = 3
 BRIDGE_NODES = 3
 RING_NODES = 4
 """With fewer, a ring leaves nobody out of touch."""
@@ -45,7 +48,8 @@ def kinds_for(nodes: int) -> tuple[str, ...]:
     several = AMONG_SEVERAL if nodes > 1 else ()
     bridge = ("bridge",) if nodes >= BRIDGE_NODES else ()
     ring = ("ring",) if nodes >= RING_NODES else ()
-    return ANYWHERE + 2 * (several + bridge + ring)
+    losses = LOSSES if nodes >= LOSS_NODES else ()
+    return ANYWHERE + 2 * (several + bridge + ring + losses)
 
 
 def plan(

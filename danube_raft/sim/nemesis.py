@@ -176,8 +176,9 @@ class Nemesis:
         node = self._victim()
         if not node.up:
             return NOTHING
-        node.disk.fail_next_write()
-        return f"node {node.node_id}, at its next write"
+        mark = self._random.random() < MARK_FAILS_SHARE
+        node.disk.fail_next_write(mark)
+        return f"node {node.node_id}, at its next write{' of the mark' if mark else ''}"
 
     def _tear(self) -> str:
         """A crash in the middle of several writes, which a slow disk lets pile up."""
@@ -197,6 +198,38 @@ class Nemesis:
         node.crash()
         self._schedule.after(SECOND, node.boot_again, node.boots)
 
+    def _forget(self) -> str:
+        """The log comes back older than it was."""
+        return self._lose("forget")
+
+    def _damage_mark(self) -> str:
+        return self._lose("damage the mark")
+
+    def _lose(self, what: str) -> str:
+        """At most a minority at a time: more than that, and what is committed may be gone. Nor before anything is
+        committed: the others may not even know of whom the cluster consists."""
+        node = self._victim()
+        others = sum(other.suspect for other in self._nodes if other is not node)
+        founded = any(other.boots and other.machine.applied_index for other in self._nodes)
+        if not founded or others + 1 > (len(self._nodes) - 1) // 2:
+            return NOTHING
+        node.crash()
+        found = node.lose(what)
+        down_us = self._while(2_000)
+        self._schedule.after(down_us, node.boot_again, node.boots)
+        if self._random.random() < CRASH_AGAIN_SHARE:
+            again_us = down_us + self._random.randrange(400 * MS)
+            self._schedule.after(again_us, self._crash_again, node)
+        if found is None:
+            return NOTHING
+        return f"node {node.node_id}, its log ends with {found.last.index} then, term {found.hard_state.term}"
+
+    def _crash_again(self, node: Node) -> None:
+        """While it may still be SUSPECT."""
+        if self._running and node.up:
+            node.crash()
+            self._schedule.after(self._while(1_000), node.boot_again, node.boots)
+
     # ---------------------------------------------------------------- snapshots
 
     def _stop_at_step(self) -> str:
@@ -208,7 +241,7 @@ class Nemesis:
     def _spoil(self) -> str:
         """The newest snapshot of a node is damaged while it is down, if another good one is left."""
         node = self._victim()
-        if not node.up:
+        if not node.up or node.suspect:
             return NOTHING
         node.crash()
         self._schedule.after(self._while(2_000), node.boot_again, node.boots)
@@ -328,6 +361,10 @@ class Nemesis:
         return self._random.random() < 0.3
 
 
+MARK_FAILS_SHARE = 0.3
+"""Of the writes that fail."""
+CRASH_AGAIN_SHARE = 0.4
+"""Of the nodes that have lost something, so many crash again soon."""
 TEAR_LIMIT_US = 3 * SECOND
 TEAR_LOOK_US = 2 * MS
 """How long the moment for a torn write is waited for, and how often it is looked for."""

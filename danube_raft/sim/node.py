@@ -39,10 +39,14 @@ from danube_raft.sim.checks.facts import (
     Applied,
     Begun,
     Booted,
+    Cleared,
     Delivered,
     Fact,
+    Forgot,
     Issued,
+    Judged,
     Loaded,
+    MarkSynced,
     ReadAnswered,
     ReadAsked,
     Received,
@@ -59,6 +63,7 @@ from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.trace import Trace
 from danube_raft.sim.unhurried_snapshot import beginner
 from danube_raft.storage.memory_snapshots import MemorySnapshots
+from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Founding
 
@@ -66,6 +71,13 @@ _BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
 _PEER_ENVELOPE: Envelope = (b"peer", b"")
 _NOBODY: list[tuple[str, Any]] = []
 _STARTING = local.Role("starting", 0, 0, 0, 0, 0)
+
+
+def _terms(found: Recovery) -> tuple[int, ...]:
+    """Of the entries in a log."""
+    ends = [first for first, _ in found.runs[1:]] + [found.last.index + 1]
+    runs = zip(found.runs, ends, strict=False)
+    return tuple(term for (first, term), end in runs for _ in range(first, end))
 
 
 class Surroundings(NamedTuple):
@@ -115,7 +127,9 @@ class Node:
         drift_ppm: int = 0,
     ) -> None:
         self.node_id = node_id
-        self.disk = Disk(source, self._safe)
+        self.disk = Disk(source, self._safe, self._marked)
+        self.suspect = False
+        """Whether it may come up SUSPECT when it starts."""
         self.up = False
         self.open = False
         """Whether clients are served."""
@@ -124,6 +138,8 @@ class Node:
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
+        self._was_suspect = -1
+        """The boot in which it was SUSPECT to its end."""
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
         self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
         self._config = config
@@ -169,7 +185,7 @@ class Node:
         self._kv.loaded = self._loaded
         stage = SnapshotStage(self._snapshots(), identity.cluster_id)
         handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, stage, config, 1),
+            LOG: LogWriter(self.disk, self.disk.slots, stage, config, 1),
             CONSENSUS: Consensus(
                 config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
             ),
@@ -185,6 +201,7 @@ class Node:
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
         writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
+        writer.is_busy = lambda: self.disk.is_busy
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
         for process in self._processes.values():
@@ -203,6 +220,20 @@ class Node:
         around.stopped(self.node_id)
         self.steps.stopped()
         self.disk.crash()
+
+    def lose(self, what: str) -> Recovery | None:
+        """While it is down: its disk forgets, or its mark is damaged; see `Disk`. What the log holds now, or None."""
+        assert not self.up
+        found = self.disk.forget() if what == "forget" else self.disk.damage_mark()
+        if found is not None:
+            self.suspect = True
+            self.counts["promises_lost"] += found.hard_state != self.disk.promised
+            self._around.tell(Forgot(self.node_id, found.purged.index, _terms(found), self.disk.promised))
+        return found
+
+    def _marked(self, suspect: bool) -> None:
+        self.suspect = suspect
+        self._around.tell(MarkSynced(self.node_id, suspect))
 
     def kill(self, name: str) -> None:
         """One process is killed; the supervisor ends the others and starts all three again."""
@@ -309,6 +340,15 @@ class Node:
             tell(ReadAnswered(self.node_id, message.id, message.index))
         elif isinstance(message, local.LogChunk):
             self.counts["log_chunks"] += 1
+        elif isinstance(message, local.Recovered):
+            self.counts["suspect"] += bool(message.suspect)
+            self.counts["suspect_again"] += bool(message.suspect) and self._was_suspect == self.boots - 1
+            self._was_suspect = self.boots if message.suspect else -1
+            tell(Judged(self.node_id, bool(message.suspect)))
+        elif isinstance(message, local.LeftSuspect):
+            self.counts["suspect_no_more"] += 1
+            self._was_suspect = -1
+            tell(Cleared(self.node_id))
         else:
             self.steps.said(message)
 

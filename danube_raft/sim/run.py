@@ -142,7 +142,7 @@ def _check_activity(report: Report, world: World) -> None:
 
 NEEDED = (
     "crash", "blackout", "kill log-writer", "kill consensus", "kill kv-server", "pause log-writer", "pause consensus", "pause kv-server", "freeze",
-    "slow_disk", "hang_disk", "fail_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "wall_clock", "wrong_clocks", "cut_client",
+    "slow_disk", "hang_disk", "fail_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "forget", "damage_mark", "suspect", "suspect_again", "suspect_no_more", "promises_lost", "wall_clock", "wrong_clocks", "cut_client",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "clog", "clogged", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",

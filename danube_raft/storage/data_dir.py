@@ -6,6 +6,7 @@
     identity.json   node id and cluster id
     founding.json   the promise to found a cluster together, if the node was started with seeds
     log/            the RocksDB of the log (`log_store.py`)
+    mark            what the log was known to hold (`durable_mark.py`)
     snapshots/      snapshots of the state (`snapshots.py`)
 
 Small files are JSON with a CRC32 over the rest, replaced by write, fsync, rename and fsync of the directory, so each

@@ -170,6 +170,11 @@ class RocksLogStore:
                 self._commit(batch)
             self._last, self._hard_state = last, hard_state
 
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._last
+
     def point(self, index: int) -> Point:
         """See LogStore."""
         with self._guarded("read the log"):

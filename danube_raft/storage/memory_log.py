@@ -88,6 +88,8 @@ class MemoryLog:
         self._shown = _Image()
         self._durable = _Image()
         self._unsynced: list[_Change] = []
+        self._history: list[_Change] = []
+        """All that ever became durable."""
         self._open = False
         self._failed: Fatal | None = None
         self._fail_next = NEVER
@@ -102,7 +104,7 @@ class MemoryLog:
     def crash(self, surviving: int = 0) -> None:
         """Lose power: of the unsynced changes only the first `surviving` remain. The store is closed then."""
         for change in self._unsynced[:surviving]:
-            self._durable.apply(change)
+            self._keep(change)
         self._shown = self._durable.copy()
         self._unsynced.clear()
         self.close()
@@ -116,6 +118,19 @@ class MemoryLog:
     def unsynced(self) -> int:
         """Number of changes that a crash may lose."""
         return len(self._unsynced)
+
+    @property
+    def age(self) -> int:
+        """Number of changes that became durable so far."""
+        return len(self._history)
+
+    def older(self, age: int) -> MemoryLog:
+        """The disk as it was when `age` changes had become durable; this one stays as it is."""
+        other = MemoryLog()
+        for change in self._history[:age]:
+            other._keep(change)
+        other._shown = other._durable.copy()
+        return other
 
     def damage(self, index: int, data: bytes) -> None:
         """Put `data` in the place of the stored entry `index`."""
@@ -182,8 +197,13 @@ class MemoryLog:
         """Second half of `write`: everything so far survives a crash."""
         self._usable("write the log")
         for change in self._unsynced:
-            self._durable.apply(change)
+            self._keep(change)
         self._unsynced.clear()
+
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._shown.point(self._shown.last_index)
 
     def point(self, index: int) -> Point:
         """See LogStore."""
@@ -247,6 +267,10 @@ class MemoryLog:
         if fails:
             self._failed = DiskFailed("the disk was told to fail")
             raise self._failed
+
+    def _keep(self, change: _Change) -> None:
+        self._durable.apply(change)
+        self._history.append(change)
 
     def _usable(self, doing: str) -> None:
         assert self._open, "the store is not open"

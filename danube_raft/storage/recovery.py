@@ -55,6 +55,10 @@ class LogStore(Protocol):
     def write(self, writes: Sequence[local.Write]) -> None:
         """Do `writes` in order, all or nothing; return when they are durable."""
 
+    @property
+    def last(self) -> Point:
+        """Where the log ends; with the purge point if it holds no entry."""
+
     def point(self, index: int) -> Point:
         """The place `index`, from the purge point to the last entry."""
 

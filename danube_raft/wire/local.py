@@ -162,13 +162,18 @@ class ReadLog(NamedTuple):
     max_bytes: int
 
 
+class LeftSuspect(NamedTuple):
+    """A leader has brought this node up to date: its promises count again, also after the next start."""
+
+
 # ---------------------------------------------------------------- log-writer → consensus
 
 
 class Recovered(NamedTuple):
     """What the disk holds. `runs` are (first index, term) of each stretch of one term, `configurations` are
     (index, payload) of the configuration entries, (`purged_index`, `purged_term`) is the entry before the first.
-    """
+    `suspect`: what of it is known to be lost, so that nothing that this node has promised counts; empty: nothing.
+    `hard_state` is then the newest that is known, be it from the log or from the durable mark."""
 
     hard_state: HardState
     purged_index: int
@@ -245,7 +250,7 @@ Message = (
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
     | ConfirmRead | ReadConfirmed | SnapshotsFound | AskPoint | LoadSnapshot | ReadPoint | ReadPiece | StagePiece
-    | PointRead | Piece | Staged
+    | PointRead | Piece | Staged | LeftSuspect
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
@@ -253,6 +258,7 @@ KINDS: tuple[type[Message], ...] = (
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
     Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
     ReadConfirmed, SnapshotsFound, AskPoint, LoadSnapshot, ReadPoint, ReadPiece, StagePiece, PointRead, Piece, Staged,
+    LeftSuspect,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

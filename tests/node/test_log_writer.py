@@ -17,7 +17,10 @@ from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.node.handler import CONSENSUS, KV, Handler
 from danube_raft.node.log_writer import GROUP_SHARE, LogWriter
 from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.storage.durable_mark import Mark
+from danube_raft.storage.mark_keeper import newest
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
+from danube_raft.storage.memory_mark import MemoryMark
 from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.storage.snapshot_store import SnapshotStore
@@ -27,6 +30,7 @@ from danube_raft.wire.local import (
     Applied,
     Durable,
     InstallPoint,
+    LeftSuspect,
     LogChunk,
     Piece,
     PointRead,
@@ -45,11 +49,12 @@ MIB = 1 << 20
 
 
 class CountingLog(MemoryLog):
-    """Remembers the writes of each sync."""
+    """Remembers the writes of each sync; its mark lies beside it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.groups: list[list[int]] = []
+        self.mark = MemoryMark()
 
     def write(self, writes: Sequence[Write]) -> None:
         self.groups.append([write.seq for write in writes])
@@ -70,14 +75,14 @@ def log() -> CountingLog:
 
 
 def over(
-    log: MemoryLog, snapshots: SnapshotStore | None = None, config: Config | None = None, pid: int = 42
+    log: CountingLog, snapshots: SnapshotStore | None = None, config: Config | None = None, pid: int = 42
 ) -> LogWriter:
     stage = SnapshotStage(snapshots or MemorySnapshots(MemoryFolder(), CLUSTER), CLUSTER)
-    return LogWriter(log, stage, config or Config(), pid)
+    return LogWriter(log, log.mark, stage, config or Config(), pid)
 
 
 def started(
-    log: MemoryLog, config: Config | None = None, snapshots: SnapshotStore | None = None
+    log: CountingLog, config: Config | None = None, snapshots: SnapshotStore | None = None
 ) -> LogWriter:
     writer = over(log, snapshots, config)
     writer.start(1_000)
@@ -171,7 +176,7 @@ def test_a_group_is_closed_at_its_byte_bound_and_the_rest_follows_at_once(log: C
     assert writer.next_timer() == 1_001
     assert turn(writer, now=1_002) == [Durable(4)]
     assert turn(writer, now=1_003) == [Durable(5)]
-    assert writer.next_timer() is None
+    assert writer.next_timer() == 1_051, "the mark follows later"
     assert log.groups == [[1, 2], [3, 4], [5]]
 
 
@@ -275,6 +280,93 @@ def test_close_lets_go_of_the_store(log: CountingLog) -> None:
     turn(writer, FIRST)
     writer.close()
     assert log.open().last.index == 1
+
+
+# ---------------------------------------------------------------- the durable mark
+
+
+def marked(log: CountingLog) -> Mark:
+    slots = log.mark.read()
+    assert slots is not None
+    known = newest(slots)
+    assert known is not None
+    return known[2]
+
+
+def test_no_answer_leaves_before_term_and_vote_are_in_the_mark(log: CountingLog) -> None:
+    """Else a log that comes back without them would vote twice in one term."""
+    writer = started(log)
+    writer.receive(CONSENSUS, write(1, hard_state=HardState(3, 2)), 1_001)
+    log.mark.fail_next_write()
+    with pytest.raises(DiskFailed):
+        writer.turn(1_001)
+    assert writer.outbox == []
+    assert log.unsynced == 0, "the log has it, and nobody was told"
+
+
+def test_a_stream_of_puts_pays_one_mark_in_its_interval(log: CountingLog) -> None:
+    """Each write of the mark is a sync that a put may have to wait for."""
+    writer = started(log, Config(mark_interval_ms=50))
+    turn(writer, FIRST)
+    marks = {log.mark.read()}
+    for number in range(2, 202):
+        turn(writer, write(number, entry(number)), now=1_001 + number)
+        marks.add(log.mark.read())
+    assert len(marks) == 1 + 200 // 50
+    due = writer.next_timer()
+    assert due is not None
+    turn(writer, now=due)
+    assert marked(log).point == log.last
+    assert writer.next_timer() is None
+
+
+def test_the_answer_leaves_before_the_mark_is_written(log: CountingLog) -> None:
+    """A put that comes alone does not wait for a second sync."""
+    writer = started(log)
+    turn(writer, FIRST, now=2_000)
+    before = log.mark.read()
+    assert turn(writer, write(2, entry(2)), now=3_000) == [Durable(2)]
+    assert log.mark.read() == before
+    due = writer.next_timer()
+    assert due is not None
+    assert due <= 3_000
+    turn(writer, now=3_000)
+    assert marked(log).point.index == 2
+
+
+def test_what_was_lost_is_told_with_the_newest_vote_that_is_known(log: CountingLog) -> None:
+    writer = started(log)
+    turn(writer, FIRST, write(2, hard_state=HardState(4, 2)))
+    writer.close()
+    forgetful = CountingLog()
+    forgetful.mark = log.mark
+    writer = over(forgetful)
+    writer.start(1)
+    ((_, told),) = writer.outbox
+    assert told.suspect == "the log is gone: it held entries up to 1 and term 4"
+    assert told.hard_state == (4, 2)
+
+
+def test_suspect_ends_when_consensus_says_so(log: CountingLog) -> None:
+    writer = started(log)
+    turn(writer, FIRST)
+    writer.close()
+    log.mark.lose()
+    writer = started(log)
+    turn(writer, write(1, entry(2)), now=5_000)
+    assert marked(log).suspect
+    turn(writer, LeftSuspect())
+    assert marked(log) == Mark(log.last, HardState(1, 5))
+
+
+def test_the_mark_follows_an_install_and_a_purge_at_once(log: CountingLog) -> None:
+    """One that points behind what is left could not be compared with anything."""
+    writer = started(log)
+    turn(writer, FIRST, write(2, entry(2), entry(3)))
+    turn(writer, Purge(3, 0, b""))
+    assert marked(log).point.index == 3
+    assert turn(writer, InstallPoint(3, 9, 2, CHAIN, 0, b"")) == [Durable(3)]
+    assert marked(log).point == (9, 2, CHAIN)
 
 
 # ---------------------------------------------------------------- points and snapshots
@@ -394,7 +486,7 @@ def test_proving_a_whole_snapshot_is_progress(
     _, meta, whole = source
     reports: list[None] = []
     stage_ = SnapshotStage(opened(tmp_path / "target"), CLUSTER, lambda: reports.append(None))
-    writer = LogWriter(log, stage_, Config(), 42)
+    writer = LogWriter(log, log.mark, stage_, Config(), 42)
     writer.start(1)
     turn(writer, stage(meta, whole, 0, meta.size))
     assert reports

@@ -24,6 +24,7 @@ from danube_raft.sim.checks.read_index import ReadIndexes
 from danube_raft.sim.checks.sessions import SessionReads
 from danube_raft.sim.checks.snapshots import Good, SnapshotsFit
 from danube_raft.sim.checks.state_machine_safety import StateMachineSafety
+from danube_raft.sim.checks.suspicion import Suspicion
 from danube_raft.sim.checks.ttl import TtlNeverEarly
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.checks.watches import WatchOrder
@@ -72,6 +73,7 @@ class Checks:
             ReadIndexes(self.view),
             Monotonic(self.view),
             Promises(self.view),
+            Suspicion(self.view),
             self.ttl,
             self.sessions,
             self.bounded,

@@ -18,6 +18,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from danube_raft.raft.core import RAFT_MESSAGES
 from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Fact, LoadTold, Received, Told, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.history import OK, Operation
@@ -98,7 +99,10 @@ class BoundedReads:
             needed = len(self._view.voters) // 2
             if len(node.peers) >= needed:
                 node.heard(sorted(node.peers.values(), reverse=True)[needed - 1], node.own)
-        if not isinstance(message, peer.RequestPreVote | peer.PreVoteReply):
+        # Only Raft's own messages bring a node into another term, and those of pre-votes do not either.
+        if type(message) in RAFT_MESSAGES and not isinstance(
+            message, peer.RequestPreVote | peer.PreVoteReply
+        ):
             node.term = max(node.term, header.term)
 
     def _ended(self, operation: Operation) -> None:

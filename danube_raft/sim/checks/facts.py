@@ -12,7 +12,7 @@ from typing import NamedTuple
 from danube_raft.client.record import Event
 from danube_raft.sim.history import Operation, WatchLog
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import Entry
+from danube_raft.wire.entry import Entry, HardState
 
 
 class Booted(NamedTuple):
@@ -34,6 +34,37 @@ class Synced(NamedTuple):
 
     node: int
     write: local.Write
+
+
+class Forgot(NamedTuple):
+    """The disk of a node that is down has come back with an older log, which holds entries of these terms behind
+    `purged_index`, or with a mark that cannot be read: the node must be SUSPECT when it comes up. `promised` is the newest
+    term and vote that anybody may have been told of."""
+
+    node: int
+    purged_index: int
+    terms: tuple[int, ...]
+    promised: HardState
+
+
+class Judged(NamedTuple):
+    """The log-writer told consensus what the disk holds, and whether the node is SUSPECT."""
+
+    node: int
+    suspect: bool
+
+
+class Cleared(NamedTuple):
+    """Consensus told the log-writer that the node is SUSPECT no more."""
+
+    node: int
+
+
+class MarkSynced(NamedTuple):
+    """A durable mark became safe, which says whether the node is SUSPECT."""
+
+    node: int
+    suspect: bool
 
 
 class Begun(NamedTuple):
@@ -155,7 +186,7 @@ class Marked(NamedTuple):
 
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
-    | ReadAsked | ReadAnswered | Sent | Received | Ended | HandedOut | Marked
+    | ReadAsked | ReadAnswered | Sent | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
 )  # fmt: skip
 
 
