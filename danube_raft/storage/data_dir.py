@@ -188,17 +188,22 @@ class DataDir:
         text = base64.b64encode(founding.configuration).decode()
         self._write("founding.json", {**founding._asdict(), "configuration": text})
 
-    def next_boot_epoch(self) -> int:
-        """The number of this start, greater than any before; durable on return. Needs an identity."""
-        assert self.identity() is not None, "a node has an identity before it counts its starts"
+    def boot_epoch(self) -> int:
+        """How often the node was started; there is an identity. Raises Corrupt."""
         fields = self._read("boot_epoch.json")
         if fields is None:
             raise self._damaged("boot_epoch.json", "is missing")
-        before = _natural(fields.get("boot_epoch"))
-        if before < 0:
+        found = _natural(fields.get("boot_epoch"))
+        if found < 0:
             raise self._damaged("boot_epoch.json", "does not hold a number")
-        self._write("boot_epoch.json", {"boot_epoch": before + 1})
-        return before + 1
+        return found
+
+    def next_boot_epoch(self) -> int:
+        """The number of this start, greater than any before; durable on return. Needs an identity."""
+        assert self.identity() is not None, "a node has an identity before it counts its starts"
+        epoch = self.boot_epoch() + 1
+        self._write("boot_epoch.json", {"boot_epoch": epoch})
+        return epoch
 
     def _save(self, identity: Identity) -> None:
         self._write("identity.json", identity._asdict())
