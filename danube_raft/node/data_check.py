@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danube_raft.errors import ConfigInvalid, Corrupt, DiskFailed, Fatal, NewerFormat
+from danube_raft.node.assembly import SNAPSHOTS_DIR
 from danube_raft.node.saved_snapshot import load
+from danube_raft.storage import durable_mark
+from danube_raft.storage.durable_mark import Mark, MarkFile
 from danube_raft.storage.entry_format import WAY_OUT
 from danube_raft.storage.inspection import InspectedDir, InspectedLog
+from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, is_fresh, judge, newest
 from danube_raft.storage.recovery import Point, Recovery
 from danube_raft.storage.snapshot_file import NAME, UNFINISHED_SUFFIX, SnapshotMeta
 
-SNAPSHOTS = "snapshots"
+_SUSPECT = (
+    "the node starts as SUSPECT: it does not vote, and what it confirms is not counted, until a leader has brought it up "
+    "to date; nothing is to be done while the other nodes have one"
+)
 
 _DAMAGE = (Corrupt, DiskFailed, NewerFormat)
 """What a part may be found to be, the worst first."""
@@ -89,16 +96,16 @@ class _Check:
                 )
 
     def _snapshots(self) -> None:
-        directory = self._data_dir.path / SNAPSHOTS
+        directory = self._data_dir.path / SNAPSHOTS_DIR
         try:
             names = sorted((file.name for file in directory.iterdir()), reverse=True)
         except FileNotFoundError:
             names = []
         except OSError as error:
-            self._bad(SNAPSHOTS, DiskFailed(f"cannot read {directory}: {error.strerror or error}"))
+            self._bad(SNAPSHOTS_DIR, DiskFailed(f"cannot read {directory}: {error.strerror or error}"))
             return
         for name in names:
-            part = f"{SNAPSHOTS}/{name}"
+            part = f"{SNAPSHOTS_DIR}/{name}"
             if name.endswith(UNFINISHED_SUFFIX):
                 self._say(part, "was never finished; the next start removes it")
             elif not NAME.fullmatch(name):
@@ -120,9 +127,7 @@ class _Check:
 
     def _log(self) -> None:
         if not self._data_dir.log_path.is_dir():
-            self._say("log", "none yet: the node has not begun to write")
-            if self._good:
-                self._bad("start", Corrupt(f"there are snapshots and no log; {WAY_OUT}"))
+            self._no_log()
             return
         with closing(InspectedLog(self._data_dir.log_path, self._report)) as log, self._part("log"):
             found = log.open()
@@ -135,21 +140,59 @@ class _Check:
                 "log",
                 f"{entries}{behind}, term {term}, vote {vote or 'none'}; every checksum and the chain hold",
             )
+            with self._part("mark"):
+                self._mark(found, log)
             with self._part("start"):
                 self._say("start", self._beginning(found, log))
+
+    def _no_log(self) -> None:
+        known = None
+        with self._part("mark"):
+            known = self._known_mark()
+        if self._good or (known is not None and known != Mark()):
+            what = "there are snapshots" if self._good else "the durable mark vouches for entries"
+            self._bad("log", Corrupt(f"is gone, and {what}; {WAY_OUT}"))
+        else:
+            self._say("log", "none yet: the node has not begun to write")
+
+    def _known_mark(self) -> Mark | None:
+        """What the durable mark says, None if there is none. Raises Corrupt, NewerFormat or DiskFailed."""
+        slots = MarkFile(self._data_dir.path / durable_mark.NAME).read()
+        if slots is None:
+            return None
+        found = newest(slots)
+        if found is None:
+            raise Corrupt(f"{UNREADABLE}; {_SUSPECT}")
+        return found[2]
+
+    def _mark(self, found: Recovery, log: InspectedLog) -> None:
+        """What the log-writer finds when it compares the two. Raises Corrupt, NewerFormat or DiskFailed."""
+        mark = self._known_mark()
+        if mark is None:
+            if not is_fresh(found):
+                raise Corrupt(f"{MISSING}; {_SUSPECT}")
+            return
+        suspect = mark.suspect or judge(mark, found, log)
+        if suspect:
+            raise Corrupt(f"{suspect}; {_SUSPECT}")
+        (index, term, _), (own_term, vote) = mark.point, mark.hard_state
+        self._say(
+            "mark",
+            f"vouches for entries up to {index} of term {term}, for term {own_term} and vote {vote or 'none'}",
+        )
 
     def _beginning(self, found: Recovery, log: InspectedLog) -> str:
         """What the node would begin with. Raises Corrupt."""
         for meta in self._good:
             if not found.purged.index <= meta.index <= found.last.index:
                 where = "behind" if meta.index > found.last.index else "before"
-                self._say(f"{SNAPSHOTS}/{meta.name}", f"is not used: it ends {where} the log")
+                self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where} the log")
                 continue
             here = log.point(meta.index)
             if here == Point(meta.index, meta.term, meta.chain):
                 return f"with the snapshot of entry {meta.index}, and {found.last.index - meta.index} entries behind it"
             self._bad(
-                f"{SNAPSHOTS}/{meta.name}",
+                f"{SNAPSHOTS_DIR}/{meta.name}",
                 Corrupt(f"ends with another entry {meta.index} than the log has: it is of another history"),
             )
         if found.purged.index == 0:

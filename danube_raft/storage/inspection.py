@@ -20,7 +20,6 @@ from rocksdict import AccessType, Rdict, WriteBatch
 from danube_raft.errors import ConfigInvalid, Corrupt, DiskFailed, Fatal
 from danube_raft.storage.data_dir import DataDir
 from danube_raft.storage.log_store import RocksLogStore
-from danube_raft.storage.recovery import Point
 
 _OF_THE_LIBRARY = "rocksdict-config.json"
 
@@ -58,16 +57,11 @@ class InspectedDir(DataDir):
 
 
 class InspectedLog(RocksLogStore):
-    """The log in `path`, for reading: `open`, `read`, `point` and `close` only."""
+    """The log in `path`, for reading: nothing that writes is called."""
 
     def __init__(self, path: Path, report: Callable[[], None] = lambda: None) -> None:
         super().__init__(path, report)
         self._links: tempfile.TemporaryDirectory[str] | None = None
-
-    def point(self, index: int) -> Point:
-        """The place of an entry from the purge point to the last. Raises Corrupt or DiskFailed."""
-        with self._guarded("read the log"):
-            return self._point(index)
 
     def close(self) -> None:
         """See LogStore."""

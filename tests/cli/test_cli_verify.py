@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_dirs import CLUSTER, ENTRIES, NODE, made
+from data_dirs import CLUSTER, ENTRIES, NODE, history, made
 
 from danube_raft.storage.data_dir import DataDir
+from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.snapshot_file import SnapshotMeta, SnapshotWriter, read
+from danube_raft.wire import local
+from danube_raft.wire.entry import HardState
 
 Run = Callable[..., Any]
 
@@ -70,6 +73,7 @@ def test_a_sound_directory_is_shown_and_not_touched(run: Run, data: Path) -> Non
     assert parts["log"][1].startswith(
         f"entries 21 to {ENTRIES} behind entry 20 of term 3, term 3, vote {NODE};"
     )
+    assert parts["mark"][1] == f"vouches for entries up to {ENTRIES} of term 3, for term 3 and vote {NODE}"
     assert parts["start"][1] == "with the snapshot of entry 30, and 10 entries behind it"
     assert sum(part.startswith("snapshots/") for part in parts) == 2
     done = run("node", "verify", "--data-dir", str(data))
@@ -131,7 +135,32 @@ def test_a_log_database_that_has_lost_files_is_damaged(run: Run, data: Path) -> 
 
 def test_snapshots_without_a_log_are_damage(run: Run, data: Path) -> None:
     shutil.rmtree(data / "log")
-    assert shown(run, data, 11)["start"][0] == "Corrupt"
+    assert shown(run, data, 11)["log"][0] == "Corrupt"
+    shutil.rmtree(data / "snapshots")
+    assert "the durable mark vouches" in shown(run, data, 11)["log"][1]
+
+
+def test_a_log_that_has_lost_its_end_is_found_by_the_mark(run: Run, data: Path, tmp_path: Path) -> None:
+    """RocksDB opens what is left without a word; only the mark can tell."""
+    shorter = tmp_path / "shorter"
+    log = RocksLogStore(shorter)
+    log.open()
+    log.write([local.Write(1, 0, tuple(history()[:35]), HardState(3, NODE))])
+    log.close()
+    shutil.rmtree(data / "log")
+    shorter.rename(data / "log")
+    parts = shown(run, data, 11)
+    assert parts["log"][0] == "ok"
+    assert parts["mark"][0] == "Corrupt"
+    assert f"the log ends with entry 35, and held entry {ENTRIES}" in parts["mark"][1]
+    assert "SUSPECT" in parts["mark"][1]
+
+
+def test_a_mark_that_is_missing_or_unreadable_is_told(run: Run, data: Path) -> None:
+    (data / "mark").write_bytes(b"\0" * 8_192)
+    assert "both copies" in shown(run, data, 11)["mark"][1]
+    (data / "mark").unlink()
+    assert "is missing" in shown(run, data, 11)["mark"][1]
 
 
 @pytest.mark.parametrize("name", ["identity.json", "boot_epoch.json", "format.json"])

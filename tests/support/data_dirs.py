@@ -10,8 +10,10 @@ from kv_driver import request
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.snapshot import encode
 from danube_raft.storage.data_dir import DataDir
+from danube_raft.storage.durable_mark import MarkFile
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after
 from danube_raft.storage.log_store import RocksLogStore
+from danube_raft.storage.mark_keeper import MarkKeeper
 from danube_raft.storage.recovery import Point
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import codec, local
@@ -55,8 +57,11 @@ def made(path: Path, snapshots: tuple[int, ...] = (20, 30), purged: int = 20, ki
     store = Snapshots(path / "snapshots", CLUSTER)
     store.open()
     log = RocksLogStore(path / "log")
-    log.open()
-    log.write([local.Write(1, 0, tuple(history()), HardState(3, NODE))])
+    writes = [local.Write(1, 0, tuple(history()), HardState(3, NODE))]
+    mark = MarkKeeper(MarkFile(path / "mark"), log, 0)
+    mark.open(log.open(), 0)
+    log.write(writes)
+    mark.wrote(writes)
     machine, chain = Machine(), ZERO_CHAIN
     for entry in history():
         machine.apply(entry)
@@ -66,6 +71,7 @@ def made(path: Path, snapshots: tuple[int, ...] = (20, 30), purged: int = 20, ki
             for chunk in encode(machine):
                 writer.write(chunk)
             writer.commit()
+    mark.close()
     if purged:
         log.purge(purged)
     if killed:
