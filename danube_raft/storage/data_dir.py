@@ -4,6 +4,7 @@
     format.json     layout of the directory as a whole
     boot_epoch.json number of the current start; it only grows
     identity.json   node id and cluster id
+    restoring.json  it is being filled from a backup (`restore_target.py`); no node starts on it
     founding.json   the promise to found a cluster together, if the node was started with seeds
     log/            the RocksDB of the log (`log_store.py`)
     mark            what the log was known to hold (`durable_mark.py`)
@@ -48,6 +49,7 @@ FOUNDING_MAX_BYTES = 8192
 """The longest packed configuration that a promise may hold: seven members with the longest names there are."""
 SMALL_FILE_MAX_BYTES = 16384
 """Room for that configuration in base64."""
+RESTORING = "restoring.json"
 LOCK_POLL_MS = 20
 START_TOLERANCE_S = 2.0
 """A process whose start differs by more from what the lock says is another one under a used-again pid."""
@@ -210,6 +212,10 @@ class DataDir:
         self._describe_holder(identity.node_id)
 
     def _check_format(self) -> None:
+        if (self.path / RESTORING).exists():
+            raise Corrupt(
+                f"a restore into {self.path} was not finished: run `danube-raft snapshot restore` again, or empty it"
+            )
         fields = self._read("format.json")
         if fields is None:
             old = [

@@ -58,7 +58,13 @@ def test_help_loads_neither_sockets_nor_storage() -> None:
 @pytest.mark.parametrize(
     "command",
     [[command] for command in COMMANDS]
-    + [["node", "start"], ["node", "status"], ["node", "verify"], ["snapshot", "status"]],
+    + [
+        ["node", "start"],
+        ["node", "status"],
+        ["node", "verify"],
+        ["snapshot", "status"],
+        ["snapshot", "restore"],
+    ],
 )
 def test_every_command_has_help_under_both_names(run: Run, command: list[str]) -> None:
     for flag in ("-h", "--help"):

@@ -14,7 +14,7 @@ from danube_raft.storage.durable_mark import MarkFile
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.mark_keeper import MarkKeeper
-from danube_raft.storage.recovery import Point
+from danube_raft.storage.recovery import Beginning, Point
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import codec, local
 from danube_raft.wire.entry import (
@@ -73,7 +73,7 @@ def made(path: Path, snapshots: tuple[int, ...] = (20, 30), purged: int = 20, ki
             writer.commit()
     mark.close()
     if purged:
-        log.purge(purged)
+        log.purge(purged, Beginning(purged, history()[0].payload))
     if killed:
         shutil.copytree(path / "log", path / "copy")
     log.close()
