@@ -1,10 +1,11 @@
-"""`danube-raft snapshot …`: images of the store in files, for backups: look at one, begin a new cluster with one.
+"""`danube-raft snapshot …`: images of the store in files, for backups: save one, look at one, begin a new cluster with one.
 
 What is wrong with a file is one line; the exit code is 11 for a damaged one, 14 for one of a newer version.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,17 @@ from .options import (
     ClientAdvertiseOption,
     ConfigOption,
     DataDirOption,
+    EndpointsOption,
     OutputOption,
     RaftAdvertiseOption,
+    TimeoutOption,
+    duration_ms,
     help_without_command,
     settle,
 )
 from .output import Format, line, printable, show_json, show_table
 
-app = typer.Typer(help="Look at a saved snapshot; begin a new cluster with one.", rich_markup_mode=None)
+app = typer.Typer(help="Save a snapshot; look at one; begin a new cluster with one.", rich_markup_mode=None)
 
 SavedFile = Annotated[
     Path, typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="A saved snapshot.")
@@ -30,8 +34,48 @@ SavedFile = Annotated[
 
 @app.callback(invoke_without_command=True)
 def snapshots(ctx: typer.Context) -> None:
-    """Look at a saved snapshot; begin a new cluster with one."""
+    """Save a snapshot; look at one; begin a new cluster with one."""
     help_without_command(ctx)
+
+
+@app.command()
+def save(
+    ctx: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", dir_okay=False, help="Where to; replaced if it exists.")
+    ],
+    wait: Annotated[
+        str, typer.Option(metavar="TIME", help="How long the node may take to make the snapshot.")
+    ] = "10m",
+    endpoints: EndpointsOption = None,
+    output: OutputOption = None,
+    timeout: TimeoutOption = None,
+) -> None:
+    """Save a snapshot of the running cluster to a file, from the first node that answers.
+
+    It has everything that was acknowledged before this command began. It is proven before it gets its name, and its
+    SHA-256 is printed: that of the file without its last 32 bytes, which hold the same.
+    """
+    from danube_raft.client.call import Endpoints
+    from danube_raft.errors import NoConnection
+
+    from .saving import save as fetched
+
+    settings = settle(ctx, endpoints, output, timeout)
+    wait_ms = duration_ms("--wait", wait)
+    names = Endpoints.parse(settings.endpoints).names
+    for place, name in enumerate(names):
+        try:
+            with replace(settings, endpoints=name).store() as store:
+                meta = fetched(store, file, wait_ms)
+        except NoConnection:
+            if place == len(names) - 1:
+                raise
+        else:
+            fields = meta._asdict() | {"file": str(file), "endpoint": name, "sha256": meta.sha256.hex()}
+            order = ("file", "endpoint", "index", "term", "cluster_id", "size", "sha256")
+            show_fields({key: fields[key] for key in order}, settings.format(Format.SIMPLE))
+            return
 
 
 @app.command()

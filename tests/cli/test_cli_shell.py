@@ -64,6 +64,7 @@ def test_help_loads_neither_sockets_nor_storage() -> None:
         ["node", "verify"],
         ["snapshot", "status"],
         ["snapshot", "restore"],
+        ["snapshot", "save"],
     ],
 )
 def test_every_command_has_help_under_both_names(run: Run, command: list[str]) -> None:
