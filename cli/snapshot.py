@@ -99,7 +99,7 @@ def restore(
     """Make the data directory of a new cluster of one node from a saved snapshot.
 
     The directory must be new or empty. Revisions and counters move forward by 2^32; leases keep the time that they had
-    left. Then start the node with the same addresses, and add others. An interrupted restore is simply done again.
+    left. Then start the node with the same addresses. An interrupted restore is simply done again.
     """
     import secrets
 
