@@ -119,6 +119,20 @@ class Config:
     snapshot_max_ms: int = _setting(
         600_000, "a snapshot that is not finished after this time is given up", 1_000, 86_400_000
     )
+    snapshot_tail_entries: int = _setting(
+        1_000, "log kept before the newest snapshot, for followers that lag a little", 0
+    )
+    snapshot_tail_bytes: int = _setting(
+        16 * MIB, "log kept before the newest snapshot is no more than about this", 0
+    )
+    snapshot_piece_bytes: int = _setting(MIB, "piece of a snapshot that is sent to another node", 16)
+    snapshot_window_pieces: int = _setting(2, "pieces of a snapshot under way to one node", 1, 64)
+    snapshot_pin_ms: int = _setting(
+        600_000, "log behind a snapshot that is being sent is kept for so long", 1_000, 86_400_000
+    )
+    snapshot_pin_bytes: int = _setting(
+        1_024 * MIB, "log behind a snapshot that is being sent is kept up to this", 1_024
+    )
     page_max_bytes: int = _setting(MIB, "records in one answer", 1_024, 16 * MIB)
     page_max_records: int = _setting(5_000, "records in one answer", 1, 100_000)
     history_max_events: int = _setting(100_000, "events kept for watches and reads in the past", 10)
@@ -365,7 +379,7 @@ def _check_logs(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    for name in ("append_max_bytes", "batch_max_bytes", "request_max_bytes"):
+    for name in ("append_max_bytes", "batch_max_bytes", "request_max_bytes", "snapshot_piece_bytes"):
         size = getattr(config, name)
         if size + FRAME_ROOM_BYTES > config.peer_frame_max_bytes:
             raise ConfigInvalid(

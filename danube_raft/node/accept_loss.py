@@ -5,8 +5,8 @@ voter or too many are SUSPECT or gone, somebody has to decide that what is missi
 votes again: acknowledged writes may be lost for good, and that is what is accepted.
 
 - Nothing is changed before `Finding.accept`, and nothing at all while a node runs on the directory.
-- The newest term and vote that log or mark know of are kept: promises to candidates are not among the losses. Only a
-  log without anything, of a node that founded no cluster with others, begins quite anew.
+- The newest term and vote that log or mark know of are kept: promises to candidates are not among the losses. A log
+  without any entry begins anew, as at the very first start.
 - The log gets them before the mark does: a crash in between leaves the node SUSPECT.
 """
 
@@ -21,25 +21,19 @@ from danube_raft.errors import ConfigInvalid
 from danube_raft.storage.data_dir import DataDir, Identity
 from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.log_store import RocksLogStore
-from danube_raft.storage.mark_keeper import MarkKeeper, is_fresh
-from danube_raft.storage.recovery import Recovery
+from danube_raft.storage.mark_keeper import MarkKeeper
 from danube_raft.wire import local
-from danube_raft.wire.entry import HardState
 
 
 class Finding:
     """What a data directory holds. `suspect`: why its node is SUSPECT, or empty."""
 
-    def __init__(
-        self, identity: Identity, is_founder: bool, store: RocksLogStore, keeper: MarkKeeper
-    ) -> None:
+    def __init__(self, identity: Identity, store: RocksLogStore, keeper: MarkKeeper) -> None:
         self.node_id = identity.node_id
         self._store = store
         self._keeper = keeper
         self._found = store.open()
         self._hard_state, self.suspect = keeper.look(self._found)
-        if is_fresh(self._found) and not is_founder:
-            self._hard_state = HardState()
 
     def describe(self) -> list[str]:
         """Mark and log, in words."""
@@ -55,7 +49,7 @@ class Finding:
 
     def accept(self) -> None:
         """From now on that is all there ever was; durable on return. Raises DiskFailed."""
-        found: Recovery = self._found
+        found = self._found
         if found.hard_state != self._hard_state:
             self._store.write([local.Write(1, 0, (), self._hard_state)])
         self._keeper.replace(found._replace(hard_state=self._hard_state))
@@ -76,7 +70,7 @@ def finding(path: str | Path) -> Iterator[Finding]:
         identity = data_dir.identity()
         assert identity is not None, "it was there a moment ago, and the directory is held"
         with contextlib.closing(MarkKeeper(slots, store, 0)) as keeper:
-            yield Finding(identity, data_dir.founding() is not None, store, keeper)
+            yield Finding(identity, store, keeper)
 
 
 @contextmanager

@@ -26,9 +26,8 @@ PROCESSES = (LOG, CONSENSUS, KV)
 
 RUN_DIR = "run"
 """Of the data directory: where the socket files are while the node runs."""
-
 SNAPSHOTS_DIR = "snapshots"
-"""Of the data directory."""
+"""Of the data directory: the kv-server's snapshots, and those that come from peers."""
 
 _EDGES = ((CONSENSUS, LOG), (CONSENSUS, KV))
 """(who binds, who connects)."""
@@ -84,13 +83,17 @@ def build(
     # Each process loads its own part only: the imports are most of what a start takes.
     if process == LOG:
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
+        from danube_raft.node.snapshot_stage import SnapshotStage  # noqa: PLC0415
         from danube_raft.storage import durable_mark  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
+        from danube_raft.storage.snapshots import Snapshots  # noqa: PLC0415
 
         data_dir = Path(config.data_dir)
         store = RocksLogStore(data_dir / "log", report)
         slots = durable_mark.MarkFile(data_dir / durable_mark.NAME)
-        return LogWriter(store, slots, config, pid, time.perf_counter_ns)
+        snapshots = Snapshots(data_dir / SNAPSHOTS_DIR, identity.cluster_id)
+        stage = SnapshotStage(snapshots, identity.cluster_id, report)
+        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415

@@ -1,6 +1,6 @@
 """The log-writer: the one process that touches the log on disk.
 
-Consensus sends Write, InstallPoint, Purge and ReadLog; they are done in that order. Neighbouring Writes become one
+Consensus sends Write, InstallPoint, Purge, ReadLog and what concerns snapshots; they are done in that order. Neighbouring Writes become one
 synced write, up to `GROUP_SHARE` of the credit that consensus has for unconfirmed writes: whatever arrives during a
 sync waits and shares the next one, and the answer to the first group returns credit while the second is written.
 
@@ -8,6 +8,8 @@ Rules: writes are numbered 1, 2, 3 … within a boot; `Durable(seq)` leaves only
 term and vote are in the durable mark too (`storage/mark_keeper.py`); a failed write is never confirmed, repeated or
 survived: the error leaves `turn` and ends the process. The mark follows entries in turns of their own, which begin with
 it, so that no put waits for a second sync.
+
+Snapshots pass through here because this is the process that may wait for the disk; see snapshot_stage.py.
 
 Nothing is decided here. Which entries to write, cut or forget is consensus' business.
 """
@@ -20,6 +22,7 @@ from typing import Any
 from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.histogram import Histogram, Stopwatch, stopped
+from danube_raft.node.snapshot_stage import SnapshotStage
 from danube_raft.storage.durable_mark import MarkSlots
 from danube_raft.storage.mark_keeper import MarkKeeper
 from danube_raft.storage.recovery import Beginning, LogStore
@@ -29,19 +32,30 @@ from danube_raft.wire.entry import entry_bytes
 GROUP_SHARE = 4
 """A group of writes is closed at this fraction (1/n) of `unacked_write_max_bytes`."""
 
-_Job = local.Write | local.InstallPoint | local.Purge | local.ReadLog | local.LeftSuspect
+_Other = (
+    local.InstallPoint | local.Purge | local.ReadLog | local.ReadPoint | local.ReadPiece | local.StagePiece
+    | local.LeftSuspect
+)  # fmt: skip
+_Job = local.Write | _Other
 
 
 class LogWriter:
-    """Handler of the log-writer process; `slots` hold the durable mark of the log in `store`, `pid` is what it reports as
-    its own, `stopwatch` times the synced writes."""
+    """Handler of the log-writer process; `slots` hold the durable mark of the log in `store`, `stage` has the node's
+    snapshots, `pid` is what it reports as its own, `stopwatch` times the synced writes."""
 
     def __init__(
-        self, store: LogStore, slots: MarkSlots, config: Config, pid: int, stopwatch: Stopwatch = stopped
+        self,
+        store: LogStore,
+        slots: MarkSlots,
+        stage: SnapshotStage,
+        config: Config,
+        pid: int,
+        stopwatch: Stopwatch = stopped,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._store = store
         self._mark = MarkKeeper(slots, store, config.mark_interval_ms)
+        self._stage = stage
         self._pid = pid
         self._group_max_bytes = config.unacked_write_max_bytes // GROUP_SHARE
         self._waiting: deque[_Job] = deque()
@@ -110,7 +124,8 @@ class LogWriter:
         return {"log_fsync_seconds": self._syncs.report()}
 
     def close(self) -> None:
-        """Let go of the database and the mark."""
+        """Let go of the database, the mark, and a snapshot that was arriving."""
+        self._stage.close()
         self._mark.close()
         self._store.close()
 
@@ -133,7 +148,8 @@ class LogWriter:
         self._send(local.Durable(group[-1].seq))
         return size
 
-    def _do(self, job: local.InstallPoint | local.Purge | local.ReadLog | local.LeftSuspect) -> int:
+    def _do(self, job: _Other) -> int:
+        """Returns how many bytes it took to read or write."""
         if isinstance(job, local.InstallPoint):
             self._count(job.seq)
             self._mark.before_install()
@@ -146,6 +162,15 @@ class LogWriter:
             self._store.purge(job.index, Beginning(job.stamp_ms, job.configuration))
         elif isinstance(job, local.LeftSuspect):
             self._mark.trust()
+        elif isinstance(job, local.ReadPoint):
+            self._send(local.PointRead(*self._store.point(job.index)))
+        elif isinstance(job, local.ReadPiece):
+            piece = self._stage.read(job)
+            self._send(piece)
+            return len(piece.data)
+        elif isinstance(job, local.StagePiece):
+            self._send(self._stage.take(job))
+            return len(job.data)
         else:
             entries = self._store.read(job.first, job.last, job.max_bytes)
             self._send(local.LogChunk(job.first, entries))
@@ -156,5 +181,5 @@ class LogWriter:
         assert seq == self._seq + 1, f"write {seq} came after write {self._seq}"
         self._seq = seq
 
-    def _send(self, message: local.Recovered | local.Durable | local.LogChunk) -> None:
+    def _send(self, message: local.Message) -> None:
         self.outbox.append((CONSENSUS, message))

@@ -81,6 +81,7 @@ class Roster:
                     "is_leader": node_id == core.leader_id,
                     "reachable": True if mine else self._reachable(core, node_id, now),
                     "match_index": match_index,
+                    "progress": core.progress.get(node_id),
                     "lag_entries": None if match_index is None else max(core.last_index - match_index, 0),
                     "suspect": bool(core.suspect) if mine else node_id in suspects if followers else None,
                 }

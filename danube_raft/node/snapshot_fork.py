@@ -30,8 +30,8 @@ from danube_raft.errors import DiskFailed
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.snapshot import encode
 from danube_raft.node.snapshot_jobs import Failed, Outcome
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.storage.entry_format import CHAIN_BYTES
-from danube_raft.storage.snapshot_store import SnapshotStore
 
 NAME = b"dr-snapshot"
 POLL_MS = 100
@@ -52,9 +52,9 @@ _DEFAULT = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR2)
 class ForkedSnapshot:
     """See `Job`."""
 
-    def __init__(self, store: SnapshotStore, machine: Machine) -> None:
+    def __init__(self, shelf: Shelf, machine: Machine) -> None:
         self.index, self.term = machine.applied_index, machine.applied_term
-        self._store = store
+        self._store = shelf.store
         self._over: Failed | None = None
         self.pid = 0
         parent = os.getpid()
@@ -65,7 +65,7 @@ class ForkedSnapshot:
         try:
             pid = os.fork()
             if pid == 0:
-                _Child(store, machine, parent, point, reason).run()
+                _Child(shelf, machine, parent, point, reason).run()
             self.pid = pid
         except OSError as error:
             self._over = Failed(f"no process can be started: {error.strerror or error}")
@@ -127,8 +127,8 @@ class ForkedSnapshot:
 class _Child:
     """The child's whole life is `run`."""
 
-    def __init__(self, store: SnapshotStore, machine: Machine, parent: int, point: int, reason: int) -> None:
-        self._store = store
+    def __init__(self, shelf: Shelf, machine: Machine, parent: int, point: int, reason: int) -> None:
+        self._shelf = shelf
         self._machine = machine
         self._parent = parent
         self._point = point
@@ -175,10 +175,8 @@ class _Child:
                 # That of the listing itself is closed already.
                 with suppress(OSError):
                     os.close(int(path.name))
-        null = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
-            os.dup2(null, number)
-        os.close(null)
+            assert os.open(os.devnull, os.O_RDWR) == number, "the lowest that is free"
 
     def _check_parent(self) -> None:
         if os.getppid() != self._parent:
@@ -191,8 +189,11 @@ class _Child:
         if len(told) < CHAIN_BYTES:
             # The parent is gone, or wants nothing any more.
             os._exit(1)
-        writer = self._store.writer(machine.applied_index, machine.applied_term, told)
+        writer = self._shelf.store.writer(machine.applied_index, machine.applied_term, told)
         for chunk in chunks:
             self._check_parent()
             writer.write(chunk)
         writer.commit()
+        # To delete a large file takes some 0.1 s, which the parent can be spared. What is left is its business again.
+        with suppress(DiskFailed):
+            self._shelf.tidy()

@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol, TypeAlias
 from danube_raft.errors import DiskFailed
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.snapshot import encode
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.storage.snapshot_file import SnapshotMeta
-from danube_raft.storage.snapshot_store import SnapshotStore, Writer
+from danube_raft.storage.snapshot_store import Writer
 
 SLICE_CHUNKS = 4
 """Chunks that one turn encodes and writes: 2 to 4 MiB, some 20 ms."""
@@ -58,16 +59,16 @@ class Job(Protocol):
         """Give it up. It is over when `poll` says so."""
 
 
-Begin: TypeAlias = Callable[[SnapshotStore, Machine], Job]
+Begin: TypeAlias = Callable[[Shelf, Machine], Job]
 """Freezes the state of the machine, which may go on afterwards."""
 
 
 class SlicedSnapshot:
     """See `Job`. The machine is held up once, while what can change is copied: some 0.5 s for a million records."""
 
-    def __init__(self, store: SnapshotStore, machine: Machine) -> None:
+    def __init__(self, shelf: Shelf, machine: Machine) -> None:
         self.index, self.term = machine.applied_index, machine.applied_term
-        self._store = store
+        self._store = shelf.store
         self._chunks = encode(machine)
         self._writer: Writer | None = None
         self._over: Failed | None = None

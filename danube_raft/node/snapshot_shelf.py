@@ -3,11 +3,12 @@
 Rules:
 - Consensus alone knows which of them this log can follow. It gets all points, the newest first, and chooses. Those that
   it passed over are *refused*: left by an install that a crash cut short, or ahead of a log that has lost its end.
-- A refused one is never loaded and counts for nothing. It stays until this node has another one behind which its log
-  goes on: until then it may be all that is left of what the log has lost.
+- A refused one is never loaded and counts for nothing. It stays until it is older than what is kept: until then it may
+  be all that is left of what the log has lost.
 - A snapshot that proves damaged while it is loaded is passed over with a warning, and consensus chooses again.
-- Two are kept: the newest, and the one before it in case that cannot be read. What is older is deleted, and only when
-  a newer one has just become durable.
+- Two are kept: the newest behind which the log goes on, and the one before it in case that cannot be read. Only what is
+  older than both is deleted. What is newer may be the leader's, on its way into the log.
+- Behind an installed snapshot the log begins anew: it alone is kept.
 """
 
 from __future__ import annotations
@@ -42,13 +43,17 @@ class Shelf:
         settled: Callable[[], None] = nothing,
     ) -> None:
         self.store = store
-        self.newest: SnapshotMeta | None = None
-        """The one that a restart would begin with."""
         self._counters = counters
         self._report = report
         self._settled = settled
         self._candidates: list[SnapshotMeta] = []
-        self._refused: list[SnapshotMeta] = []
+        self._kept: tuple[SnapshotMeta, ...] = ()
+        """The newest first."""
+
+    @property
+    def newest(self) -> SnapshotMeta | None:
+        """The one that a restart would begin with."""
+        return self._kept[0] if self._kept else None
 
     def open(self) -> None:
         """Look what is there. Raises DiskFailed."""
@@ -67,7 +72,7 @@ class Shelf:
         """The state in the snapshot that consensus has chosen, or an empty one for index 0; None if the snapshot is
         damaged: then it must choose again."""
         if index == 0:
-            self._refuse(len(self._candidates))
+            self._refused(self._candidates)
             return Machine()
         place = self.found().points.index((index, term))
         meta = self._candidates[place]
@@ -77,8 +82,8 @@ class Shelf:
             del self._candidates[place]
             self._damaged(meta.name, error.message)
             return None
-        self._refuse(place)
-        self._trust(meta)
+        self._refused(self._candidates[:place])
+        self._kept = (meta,)
         return machine
 
     def install(self, index: int, term: int) -> Machine:
@@ -91,32 +96,26 @@ class Shelf:
                 f"the log begins behind the snapshot of index {index} in term {term}, which is not there"
             )
         machine = self._read(meta)
-        self.keep(meta)
+        self._keep((meta,))
         return machine
 
-    def keep(self, meta: SnapshotMeta) -> None:
-        """This one was just made, or loaded from the leader; the log goes on behind it. Older ones may go."""
-        self._trust(meta)
+    def made(self, meta: SnapshotMeta) -> None:
+        """This one was just made, and the log goes on behind it."""
+        self._keep((meta, *self._kept[:1]))
+
+    def _keep(self, kept: tuple[SnapshotMeta, ...]) -> None:
+        self._kept = kept
         try:
-            while self._refused:
-                refused = self._refused[-1]
-                if refused.name != meta.name:
-                    self.store.remove(refused)
-                self._refused.pop()
-            self.store.prune(report=self._report)
+            self.store.delete_before(kept[-1])
         except DiskFailed as error:
             # They take space, and are tried again after the next snapshot.
             log.warning("old snapshots were not deleted: %s", error.message)
 
-    def _refuse(self, count: int) -> None:
-        """Consensus has chosen: not these newest ones."""
-        self._refused, self._candidates = self._candidates[:count], []
-        for refused in self._refused:
-            log.warning("snapshot %s does not belong to this log: it is not used", refused.name)
-
-    def _trust(self, meta: SnapshotMeta) -> None:
-        self.store.trust(meta)
-        self.newest = meta
+    def tidy(self) -> None:
+        """Another one was just made, by a child that was forked from this process and deletes the old ones for it. It
+        logs nothing. Raises DiskFailed."""
+        if self._kept:
+            self.store.delete_before(self._kept[0])
 
     def _read(self, meta: SnapshotMeta) -> Machine:
         """Without the garbage collector, which would look at all that was read again and again."""
@@ -139,6 +138,11 @@ class Shelf:
     def settle(self) -> None:
         """What was loaded is in use, and what it replaced is not."""
         self._settled()
+
+    @staticmethod
+    def _refused(refused: list[SnapshotMeta]) -> None:
+        for meta in refused:
+            log.warning("snapshot %s does not belong to this log: it is not used", meta.name)
 
     def _damaged(self, name: str, reason: str) -> None:
         self._counters["snapshots_damaged"] += 1

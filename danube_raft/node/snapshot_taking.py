@@ -119,7 +119,7 @@ class Taking:
         newest = self._shelf.newest
         if machine.applied_index <= (0 if newest is None else newest.index):
             return []
-        self._run = _Run(self._begin(self._shelf.store, machine), machine, now)
+        self._run = _Run(self._begin(self._shelf, machine), machine, now)
         self._poll_at = now + self._run.job.pause_ms
         return [AskPoint(machine.applied_index)]
 
@@ -160,7 +160,7 @@ class Taking:
             return []
         self._taken += 1
         self._durations.observe((now - run.began_at) * 1_000_000)
-        self._shelf.keep(outcome)
+        self._shelf.made(outcome)
         return [_done(outcome, run.stamp_ms, run.configuration)]
 
     def _fail(self, run: _Run, reason: str, now: int) -> None:
@@ -169,13 +169,8 @@ class Taking:
         log.warning("no snapshot of index %d: %s", run.job.index, reason)
 
     def _remove_rest(self, job: Job) -> None:
-        rest = SnapshotMeta(job.index, job.term, 0)
-        newest = self._shelf.newest
-        if newest is not None and newest.name == rest.name:
-            # The leader's snapshot of the same entry has come in between.
-            return
         try:
-            self._shelf.store.remove(rest)
+            self._shelf.store.discard(job.index, job.term)
         except DiskFailed as error:
             # The next start removes it.
             log.warning("what is left of a snapshot was not deleted: %s", error.message)

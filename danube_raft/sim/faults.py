@@ -22,6 +22,11 @@ ANYWHERE = (
 )  # fmt: skip
 AMONG_SEVERAL = ("depose", "isolate", "divide", "disturb", "clog", "one_way")
 """For two nodes and more; offered twice, since consensus is about them."""
+WITH_SNAPSHOTS = ("stop_at_step", "spoil", "fail_snapshot")
+"""For worlds in which snapshots are made."""
+LEFT_BEHIND = "leave_behind"
+LEFT_BEHIND_NODES = 3
+"""With fewer, nobody goes on without the one that is left behind."""
 LOSSES = ("forget", "damage_mark")
 """Only where a minority may lose something; offered twice."""
 LOSS_NODES = 3
@@ -47,10 +52,16 @@ def kinds_for(nodes: int) -> tuple[str, ...]:
     return ANYWHERE + 2 * (several + bridge + ring + losses)
 
 
-def plan(source: random.Random, nodes: int, length: int, earliest: int = 0) -> tuple[Fault, ...]:
+def plan(
+    source: random.Random, nodes: int, length: int, earliest: int = 0, snapshots: bool = False
+) -> tuple[Fault, ...]:
     """The faults of a world of `length` virtual microseconds. They begin after a moment in which the cluster comes
     up, and not before `earliest`; in the middle all is mended and well for a while, so that every world gets something done."""
     kinds = [*source.sample(kinds_for(nodes), source.randint(2, 6)), MEND]
+    if snapshots:
+        # They meet what chance hardly does.
+        behind = [LEFT_BEHIND] if nodes >= LEFT_BEHIND_NODES else []
+        kinds = [WITH_SNAPSHOTS[0], *source.sample(WITH_SNAPSHOTS, 2), *behind, *kinds]
     pause_s = source.choice((0.4, 1.0, 2.5))
     calm_at: int | None = length // 2
     at = max(round(source.uniform(0.3, 1.5) * SECOND), earliest)

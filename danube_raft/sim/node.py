@@ -33,8 +33,11 @@ from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.sim import disk as disks
 from danube_raft.sim.checks.facts import (
     Applied,
+    Begun,
     Booted,
     Cleared,
     Delivered,
@@ -42,6 +45,7 @@ from danube_raft.sim.checks.facts import (
     Forgot,
     Issued,
     Judged,
+    Loaded,
     MarkSynced,
     ReadAnswered,
     ReadAsked,
@@ -50,12 +54,15 @@ from danube_raft.sim.checks.facts import (
     Synced,
     Told,
 )
+from danube_raft.sim.digest import digest
 from danube_raft.sim.disk import Disk
 from danube_raft.sim.network import Network
-from danube_raft.sim.no_snapshots import NoSnapshots
 from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.trace import Trace
+from danube_raft.sim.unhurried_snapshot import beginner
+from danube_raft.storage.memory_snapshots import MemorySnapshots
 from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Founding
@@ -89,6 +96,13 @@ class Surroundings(NamedTuple):
 class SeenKvServer(KvServer):
     """The real handler; its state may be looked at."""
 
+    loaded: Callable[[Machine], None]
+    """Hears of a state that comes out of a snapshot, before anything is applied to it."""
+
+    def _go_on_with(self, machine: Machine, now: int) -> None:
+        self.loaded(machine)
+        super()._go_on_with(machine, now)
+
     @property
     def machine(self) -> Machine:
         """The replicated state."""
@@ -113,7 +127,7 @@ class Node:
         drift_ppm: int = 0,
     ) -> None:
         self.node_id = node_id
-        self.disk = Disk(source, lambda write: around.tell(Synced(node_id, write)), self._marked)
+        self.disk = Disk(source, self._safe, self._marked)
         self.suspect = False
         """Whether it may come up SUSPECT when it starts."""
         self.up = False
@@ -127,7 +141,7 @@ class Node:
         self._was_suspect = -1
         """The boot in which it was SUSPECT to its end."""
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
-        self._snapshots = NoSnapshots()
+        self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
         self._config = config
         self._founding = founding
         self._around = around
@@ -165,9 +179,13 @@ class Node:
         around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
         around.tell(Booted(self.node_id, self.boots))
         self.up, self.open = True, False
-        self._kv = SeenKvServer(config, identity, Counter(), 3, Shelf(self._snapshots, Counter()))
+        self._kv = SeenKvServer(
+            config, identity, Counter(), 3, Shelf(self._snapshots(), Counter()), beginner(self._random)
+        )
+        self._kv.loaded = self._loaded
+        stage = SnapshotStage(self._snapshots(), identity.cluster_id)
         handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, self.disk.slots, config, 1),
+            LOG: LogWriter(self.disk, self.disk.slots, stage, config, 1),
             CONSENSUS: Consensus(
                 config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
             ),
@@ -200,6 +218,7 @@ class Node:
             process.alive = False
         around.network.unreachable.add(self.node_id)
         around.stopped(self.node_id)
+        self.steps.stopped()
         self.disk.crash()
 
     def lose(self, what: str) -> Recovery | None:
@@ -247,6 +266,21 @@ class Node:
         if self.up:
             for process in self._processes.values():
                 process.resume()
+
+    # ---------------------------------------------------------------- disk
+
+    def _safe(self, change: local.Write | disks.Begun) -> None:
+        if isinstance(change, local.Write):
+            self._around.tell(Synced(self.node_id, change))
+        else:
+            self._around.tell(Begun(self.node_id, *change))
+
+    def _snapshots(self) -> MemorySnapshots:
+        """As one process sees them."""
+        return MemorySnapshots(self.disk.folder, self._founding.cluster_id)
+
+    def _loaded(self, machine: Machine) -> None:
+        self._around.tell(Loaded(self.node_id, machine.applied_index, digest(machine)))
 
     # ---------------------------------------------------------------- messages
 
@@ -315,10 +349,13 @@ class Node:
             self.counts["suspect_no_more"] += 1
             self._was_suspect = -1
             tell(Cleared(self.node_id))
+        else:
+            self.steps.said(message)
 
     def _takes(self, edge: str, message: Any) -> None:
         if edge == PEERS:
             around = self._around
+            self.steps.received(message.header.sender, message.message)
             around.tell(Received(self.node_id, around.schedule.now, message.header, message.message))
 
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
@@ -354,6 +391,7 @@ class Node:
         )
         if taken:
             around.tell(Sent(header, message))
+            self.steps.sent(message)
         return taken
 
     def _answer(self, message: Any, troubled: dict[bytes, ClientGone | ClientSlow]) -> None:

@@ -77,7 +77,7 @@ class World:
         ids = tuple(range(1, settings.nodes + 1))
         config = settings.config
         timings = Timings(lambda: self.schedule.now, config.election_max_ms, config.heartbeat_ms)
-        self.checks = Checks(ids, settings.drift_ppm, timings)
+        self.checks = Checks(ids, settings.drift_ppm, timings, lambda i: self.nodes[i].disk.good())
         self.network = Network(self.schedule, self._source("network"), ids, self._to_node)
         around = Surroundings(
             self.schedule, self.trace, self.network, self.checks.tell, self._to_client, self._stopped

@@ -110,6 +110,11 @@ class MemoryLog:
         self.close()
 
     @property
+    def bounds(self) -> tuple[int, int]:
+        """(purged, last) index, as the operating system would show them."""
+        return self._shown.purged.index, self._shown.last_index
+
+    @property
     def unsynced(self) -> int:
         """Number of changes that a crash may lose."""
         return len(self._unsynced)
@@ -229,6 +234,11 @@ class MemoryLog:
 
     def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore."""
+        self.install_point_unsynced(index, term, chain, beginning)
+        self.sync()
+
+    def install_point_unsynced(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
+        """First half of `install_point`, as of `write`."""
         self._usable("install a snapshot into the log")
         image, point = self._shown, Point(index, term, chain)
         assert index >= image.purged.index
@@ -244,7 +254,6 @@ class MemoryLog:
                 beginning=beginning,
             ),
         )
-        self.sync()
 
     def close(self) -> None:
         """See LogStore. What is unsynced stays: a process that ends loses nothing that it wrote."""

@@ -66,7 +66,8 @@ class ReadPoint(NamedTuple):
 
 
 class Purge(NamedTuple):
-    """Forget the log up to and including `index`; keep its cluster time and the configuration payload at that place."""
+    """Forget the log up to and including `index`; keep a cluster time that was reached by then (entries behind it know
+    more) and the configuration payload in force at that place."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     stamp_ms: int

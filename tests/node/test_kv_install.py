@@ -212,7 +212,7 @@ def test_an_own_snapshot_that_is_being_made_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_given_up_snapshot_takes_nothing_of_the_leaders_with_it(tmp_path: Path) -> None:
-    """Both may be of the same entry, and have the same name."""
+    """Both may be of the same entry, and have the same name; also when the own one fails before it is replaced."""
     node = follower(tmp_path)
     node.kv._taking.request(node.now)
     node.turn()

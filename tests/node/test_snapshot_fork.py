@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from danube_raft.kv.machine import Machine
 from danube_raft.node import snapshot_fork
 from danube_raft.node.snapshot_fork import ForkedSnapshot
 from danube_raft.node.snapshot_jobs import Failed, Outcome
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
@@ -62,16 +64,16 @@ def ended(pid: int) -> bool:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Snapshots:
-    found = Snapshots(tmp_path, CLUSTER_ID)
+def shelf(tmp_path: Path) -> Shelf:
+    found = Shelf(Snapshots(tmp_path, CLUSTER_ID), Counter())
     found.open()
     return found
 
 
 @pytest.fixture
-def waiting(store: Snapshots) -> Iterator[ForkedSnapshot]:
+def waiting(shelf: Shelf) -> Iterator[ForkedSnapshot]:
     """A child that waits for its point."""
-    job = ForkedSnapshot(store, grown())
+    job = ForkedSnapshot(shelf, grown())
     yield job
     job.kill()
     outcome(job)
@@ -84,17 +86,30 @@ def settled(job: ForkedSnapshot) -> psutil.Process:
     return child
 
 
-def test_the_file_is_of_the_moment_of_the_fork(store: Snapshots) -> None:
+def test_the_file_is_of_the_moment_of_the_fork(shelf: Shelf) -> None:
     machine = grown()
-    job = ForkedSnapshot(store, machine)
+    job = ForkedSnapshot(shelf, machine)
     before = whole(machine)
     machine.history.records.clear()
     job.give_point(chain(142))
     meta = outcome(job)
     assert isinstance(meta, SnapshotMeta)
     assert (meta.index, meta.term, meta.chain) == (142, 1, chain(142))
-    assert b"".join(store.read(meta)) == before
+    assert b"".join(shelf.store.read(meta)) == before
     assert job.pid == 0
+
+
+def test_it_deletes_the_old_ones_itself(shelf: Shelf, tmp_path: Path) -> None:
+    """The parent would stand still meanwhile."""
+    machine = Machine()
+    for entry in puts(1, 4):
+        machine.apply(entry)
+        job = ForkedSnapshot(shelf, machine)
+        job.give_point(chain(machine.applied_index))
+        meta = outcome(job)
+        assert isinstance(meta, SnapshotMeta)
+        shelf._kept = (meta, *shelf._kept[:1])
+    assert sorted(path.name[-6:] for path in tmp_path.iterdir()) == ["3.snap", "4.snap"]
 
 
 def test_it_keeps_two_pipes_and_nothing_else(waiting: ForkedSnapshot) -> None:
@@ -106,11 +121,11 @@ def test_it_keeps_two_pipes_and_nothing_else(waiting: ForkedSnapshot) -> None:
     assert all(target.startswith("pipe:") for target in found.values())
 
 
-def test_a_port_is_free_when_the_parent_lets_it_go(store: Snapshots) -> None:
+def test_a_port_is_free_when_the_parent_lets_it_go(shelf: Shelf) -> None:
     """Though the child still runs."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-        job = ForkedSnapshot(store, Machine())
+        job = ForkedSnapshot(shelf, Machine())
         settled(job)
     with socket.socket() as again:
         again.bind(address)
@@ -160,25 +175,25 @@ def test_a_parent_that_closes_its_pipe_ends_it(waiting: ForkedSnapshot) -> None:
     assert outcome(waiting) == Failed("its process ended with 1")
 
 
-def test_what_the_disk_refuses_is_told(store: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_disk_refuses_is_told(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise DiskFailed("no space left on device")
 
-    monkeypatch.setattr(store, "writer", refuse)
-    job = ForkedSnapshot(store, Machine())
+    monkeypatch.setattr(shelf.store, "writer", refuse)
+    job = ForkedSnapshot(shelf, Machine())
     job.give_point(chain(0))
     assert outcome(job) == Failed("no space left on device")
 
 
 def test_a_fault_in_the_child_never_runs_the_parents_code(
-    store: Snapshots, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even its `finally`, nor what is registered for its exit."""
     monkeypatch.setattr(snapshot_fork, "encode", lambda _: 1 / 0)
     parent = os.getpid()
     job = None
     try:
-        job = ForkedSnapshot(store, Machine())
+        job = ForkedSnapshot(shelf, Machine())
     finally:
         if os.getpid() != parent:
             os.kill(parent, signal.SIGABRT)
@@ -186,23 +201,23 @@ def test_a_fault_in_the_child_never_runs_the_parents_code(
 
 
 def test_a_system_without_room_for_a_process_costs_the_snapshot_only(
-    store: Snapshots, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(os, "fork", refuse)
     before = descriptors()
-    job = ForkedSnapshot(store, Machine())
+    job = ForkedSnapshot(shelf, Machine())
     assert job.poll() == Failed("no process can be started: Resource temporarily unavailable")
     job.kill()
     assert descriptors() == before
 
 
-def test_nothing_of_it_is_left_in_the_parent(store: Snapshots) -> None:
+def test_nothing_of_it_is_left_in_the_parent(shelf: Shelf) -> None:
     before = descriptors()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-    job = ForkedSnapshot(store, Machine())
+    job = ForkedSnapshot(shelf, Machine())
     pid = job.pid
     job.give_point(chain(0))
     outcome(job)

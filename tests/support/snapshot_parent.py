@@ -10,19 +10,21 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from collections import Counter
 from pathlib import Path
 
 from danube_raft.kv.machine import Machine
 from danube_raft.node.snapshot_fork import ForkedSnapshot
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.storage.snapshots import Snapshots
 
 
 def main() -> None:
     """See above."""
-    store = Snapshots(Path(sys.argv[1]), 7)
-    store.open()
+    shelf = Shelf(Snapshots(Path(sys.argv[1]), 7), Counter())
+    shelf.open()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        job = ForkedSnapshot(store, Machine())
+        job = ForkedSnapshot(shelf, Machine())
         print(job.pid, listener.getsockname()[1], flush=True)
         signal.pause()
 

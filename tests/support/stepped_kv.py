@@ -42,9 +42,11 @@ def chain(index: int) -> bytes:
     return index.to_bytes(16, "big")
 
 
-def put(index: int, key: str, value: bytes = b"v", origin: tuple[int, int, int] = NO_ORIGIN) -> Entry:
-    """An entry of term 1 with one write."""
-    return batch(index, pack_request("put", 1, key, value), origin)
+def put(
+    index: int, key: str, value: bytes = b"v", origin: tuple[int, int, int] = NO_ORIGIN, term: int = 1
+) -> Entry:
+    """An entry with one write."""
+    return batch(index, pack_request("put", 1, key, value), origin)._replace(term=term)
 
 
 def batch(index: int, payload: bytes, origin: tuple[int, int, int] = NO_ORIGIN) -> Entry:
@@ -128,20 +130,20 @@ class SteppedKv:
         self.hear(local.FreshAnswer(0, self.now, index))
         assert self.kv.ready
 
-    def snapshot(self) -> local.SnapshotDone:
+    def snapshot(self, term: int = 1) -> local.SnapshotDone:
         """One that was asked for is made: consensus tells the point, and time passes."""
         self.take(local.SnapshotDone)
         (asked,) = self.take(local.AskPoint)
-        self.hear(local.PointRead(asked.index, 1, chain(asked.index)))
+        self.hear(local.PointRead(asked.index, term, chain(asked.index)))
         self.advance(20)
         (done,) = self.take(local.SnapshotDone)
         return done
 
-    def make(self) -> local.SnapshotDone:
+    def make(self, term: int = 1) -> local.SnapshotDone:
         """Somebody wants a snapshot, and gets it."""
         self.kv._taking.request(self.now)
         self.turn()
-        return self.snapshot()
+        return self.snapshot(term)
 
     # ---------------------------------------------------------------- what it says
 

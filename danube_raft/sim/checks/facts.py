@@ -67,6 +67,50 @@ class MarkSynced(NamedTuple):
     suspect: bool
 
 
+class Begun(NamedTuple):
+    """On the node's disk the log begins behind `index` now: purged up to there, or `installed` behind a snapshot of
+    (index, term)."""
+
+    node: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    installed: bool
+
+
+class PurgeIssued(NamedTuple):
+    """Consensus told the log-writer to forget the log up to `upto`; `good` are the (index, term) of the snapshots that
+    can be read there now, the newest last."""
+
+    node: int
+    upto: int
+    good: tuple[tuple[int, int], ...]
+
+
+class SnapshotTold(NamedTuple):
+    """The kv-server has made or loaded a snapshot, and said so."""
+
+    node: int
+    done: local.SnapshotDone
+
+
+class LoadTold(NamedTuple):
+    """Consensus told the kv-server to begin with the snapshot at (index, term), 0 for none; `installed`: with one of the
+    leader's, in place of what it has."""
+
+    node: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    installed: bool
+
+
+class Loaded(NamedTuple):
+    """The state machine was replaced by what a snapshot holds: everything up to `upto`, with this digest."""
+
+    node: int
+    upto: int
+    digest: str
+
+
 class Told(NamedTuple):
     """Consensus told the kv-server its role, term, leader and commit index."""
 
@@ -141,8 +185,8 @@ class Marked(NamedTuple):
 
 
 Fact = (
-    Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Received | Ended
-    | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
+    Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
+    | ReadAsked | ReadAnswered | Sent | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
 )  # fmt: skip
 
 

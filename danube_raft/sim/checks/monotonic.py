@@ -29,7 +29,7 @@ class Monotonic:
         """Nothing goes back."""
         if isinstance(fact, Applied):
             self._grow(self._applied, "applied index", fact.node, fact.upto)
-            if fact.upto > self._view.replicas[fact.node].delivered:
+            if fact.upto > self._view.replicas[fact.node].handed:
                 raise Violation(f"node {fact.node} has applied {fact.upto}, which it was not handed")
         elif isinstance(fact, Told):
             self._grow(self._terms, "term", fact.node, fact.role.term)

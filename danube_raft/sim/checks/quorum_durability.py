@@ -3,13 +3,13 @@ least on so many disks that no majority can be elected without one of them. A SU
 what it had acknowledged before its disk forgot.
 
 A commit is seen when entries are handed to a state machine, and when a leader tells its commit index to a peer. Only the
-first sighting of an index is looked at for the majority; afterwards, whenever a disk cuts its log, and whenever a node
-that was SUSPECT votes again.
+first sighting of an index is looked at for the majority; afterwards, whenever a disk cuts its log, be it for a snapshot,
+and whenever a node that was SUSPECT votes again.
 """
 
 from __future__ import annotations
 
-from danube_raft.sim.checks.facts import Cleared, Delivered, Fact, Forgot, Sent, Synced, Violation
+from danube_raft.sim.checks.facts import Begun, Cleared, Delivered, Fact, Forgot, Sent, Synced, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.wire import peer
 
@@ -17,7 +17,7 @@ from danube_raft.wire import peer
 class QuorumDurability:
     """Counts disks at each new commit, at each cut, and whenever a node becomes SUSPECT or is it no more."""
 
-    wants = (Cleared, Delivered, Forgot, Sent, Synced)
+    wants = (Begun, Cleared, Delivered, Forgot, Sent, Synced)
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -36,6 +36,8 @@ class QuorumDurability:
         elif isinstance(fact, Synced) and fact.write.truncate_from:
             first = fact.write.truncate_from
             self._keeps(first, f"node {fact.node} cuts its log from {first} on")
+        elif isinstance(fact, Begun) and fact.installed:
+            self._keeps(fact.index + 1, f"node {fact.node} begins its log anew behind {fact.index}")
         elif isinstance(fact, Forgot):
             self._keeps(1, f"node {fact.node} is made to forget")
         elif isinstance(fact, Cleared):

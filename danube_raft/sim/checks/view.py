@@ -2,7 +2,10 @@
 
 Per node: its log as consensus has issued it, its log and hard state as the disk holds them, its role. For the cluster:
 what is committed. Logs are lists of terms, the entry of index i at place i - 1: with log matching checked, (index,
-term) says which entry it is. The first index is 1; logs are never purged in these runs.
+term) says which entry it is.
+
+A log that is purged still counts as holding what it has forgotten, and one that begins behind an installed snapshot as
+holding everything before: the snapshot does, and checks/snapshots.py sees to it that there is one.
 
 A node whose disk forgot is SUSPECT from then on, until consensus says otherwise. What its disk had held before may have
 been acknowledged, so a leader of an older term may count it.
@@ -11,6 +14,7 @@ been acknowledged, so a leader of an older term may count it.
 from __future__ import annotations
 
 from danube_raft.sim.checks.facts import (
+    Begun,
     Booted,
     Cleared,
     Delivered,
@@ -18,6 +22,7 @@ from danube_raft.sim.checks.facts import (
     Forgot,
     Issued,
     Judged,
+    LoadTold,
     MarkSynced,
     Synced,
     Told,
@@ -42,7 +47,16 @@ class Replica:
         self.role = "follower"
         self.term = 0
         self.delivered = 0
-        """Last index handed to the state machine in this boot."""
+        """Last entry handed to the state machine in this boot, 0 if there was none."""
+        self.loaded = 0
+        """End of the snapshot that it was told to load in this boot, 0 if there was none."""
+        self.purged = 0
+        """On disk: what the log begins behind."""
+
+    @property
+    def handed(self) -> int:
+        """What the state machine was given, by entries or by a snapshot."""
+        return max(self.delivered, self.loaded)
 
     def term_at(self, index: int) -> int:
         """Term of the entry at `index` in consensus' log, 0 if there is none."""
@@ -65,6 +79,14 @@ def _write(log: list[int], write: local.Write) -> None:
         log.append(entry.term)
 
 
+def _install(log: list[int], begun: Begun, committed: list[int]) -> None:
+    """The log holds all that is committed up to the snapshot's end, and what it has behind it only if it has that end."""
+    index = begun.index
+    if not (len(log) >= index and log[index - 1] == begun.term):
+        log.clear()
+    log[:index] = committed[:index]
+
+
 class View:
     """All nodes; `committed[i]` is the committed entry of index i + 1."""
 
@@ -82,13 +104,26 @@ class View:
             _write(replica.durable, fact.write)
             if fact.write.hard_state is not None:
                 replica.hard_state = fact.write.hard_state
+        elif isinstance(fact, Begun):
+            replica = self.replicas[fact.node]
+            replica.purged = fact.index
+            if fact.installed:
+                committed = [entry.term for entry in self.committed[: fact.index]]
+                _install(replica.durable, fact, committed)
+                # Consensus takes nothing into its log meanwhile.
+                _install(replica.log, fact, committed)
         elif isinstance(fact, Told):
             replica = self.replicas[fact.node]
             replica.role, replica.term = fact.role.role, fact.role.term
         elif isinstance(fact, Booted):
             replica = self.replicas[fact.node]
             replica.log = replica.durable.copy()
-            replica.role, replica.term, replica.delivered = "follower", replica.hard_state.term, 0
+            replica.role, replica.term, replica.delivered, replica.loaded = (
+                "follower",
+                replica.hard_state.term,
+                0,
+                0,
+            )
         else:
             self._take_suspicion(fact)
 
@@ -97,6 +132,7 @@ class View:
             replica = self.replicas[fact.node]
             replica.suspect = True
             replica.lost.append(replica.durable)
+            replica.purged = fact.purged_index
             replica.durable = [*replica.durable[: fact.purged_index], *fact.terms]
             replica.hard_state = fact.promised
         elif isinstance(fact, Judged):
@@ -113,7 +149,9 @@ class View:
 
     def after(self, fact: Fact) -> None:
         """All checks have looked at the fact; what it was compared with may be renewed."""
-        if isinstance(fact, Delivered):
+        if isinstance(fact, LoadTold):
+            self.replicas[fact.node].loaded = fact.index
+        elif isinstance(fact, Delivered):
             self.replicas[fact.node].delivered = fact.entries[-1].index
             known = len(self.committed)
             self.committed += [entry for entry in fact.entries if entry.index > known]
