@@ -43,13 +43,14 @@ from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
 from danube_raft.node.slow_requests import SlowRequests
 from danube_raft.node.snapshot_jobs import Begin, SlicedSnapshot
+from danube_raft.node.snapshot_saving import Saving
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.node.snapshot_taking import Taking
 from danube_raft.node.status import StatusQuestions, sizes
 from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
 from danube_raft.wire import local
-from danube_raft.wire.client import OP, REQUEST_ID, STATUS_OK, TIMEOUT_MS, Request, check, kind_of
+from danube_raft.wire.client import OP, REQUEST_ID, STATUS_OK, Request, check, kind_of
 from danube_raft.wire.entry import Entry, entry_bytes
 from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WATCH, WRITE
 
@@ -89,6 +90,7 @@ class KvServer:
         self._upkeep = Upkeep(config, self._machine)
         self._shelf = shelf
         self._taking = Taking(config, identity.node_id, shelf, begin)
+        self._saving = Saving(config, self._replies, shelf, self._taking)
         self._origin = (identity.node_id, identity.boot_epoch)
         self._status = StatusQuestions(config, identity, self._replies, pid)
         self._stopwatch = stopwatch
@@ -207,18 +209,20 @@ class KvServer:
             request = check(raw)
             kind = kind_of(request[OP])
             if not self._catch_up.done and kind in (READ, WATCH):
-                self._parked.add(request, envelope, len(chunk), self._deadline(request, now))
+                self._parked.add(request, envelope, len(chunk), self._bodies.deadline(request, now))
             elif kind == WRITE:
                 if len(chunk) > self._config.request_max_bytes:
                     raise RequestTooLarge(
                         f"the request has {len(chunk)} bytes, over the limit of {self._config.request_max_bytes}"
                     )
-                waiter = (envelope, request[REQUEST_ID], self._deadline(request, now))
+                waiter = (envelope, request[REQUEST_ID], self._bodies.deadline(request, now))
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
-                self._reads.serve(request, envelope, self._deadline(request, now), self._position())
+                self._reads.serve(request, envelope, self._bodies.deadline(request, now), self._position())
             elif request[OP] == LEADERSHIP_POLL:
                 self._leadership.request(request, envelope, now)
+            elif request[OP] in self._saving.ops:
+                self._saving.request(request, envelope, self._machine, self._catch_up.done, now)
             elif kind == ADMIN:
                 self.outbox.append((CONSENSUS, self._status.ask(request, envelope)))
             elif kind == INTERNAL:
@@ -228,12 +232,6 @@ class KvServer:
         except DanubeRaftError as error:
             self._counters["client_requests_refused"] += 1
             self._replies.error(envelope, raw[REQUEST_ID], self._machine.revision, error)
-
-    def _deadline(self, request: Request, now: int) -> int:
-        timeout = request[TIMEOUT_MS]
-        if timeout is None:
-            return now + self._config.request_timeout_ms
-        return now + min(int(timeout), self._config.request_timeout_max_ms)
 
     def _answer_read(self, request: Request, envelope: Envelope, lag_ms: int | None) -> None:
         try:

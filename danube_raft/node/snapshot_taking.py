@@ -81,6 +81,11 @@ class Taking:
         """An entry of so many bytes was applied."""
         self._applied_bytes += size
 
+    @property
+    def busy(self) -> bool:
+        """Whether one is being made."""
+        return self._run is not None
+
     def request(self, now: int) -> None:
         """Make one as soon as no other one is being made."""
         self._due_at = now

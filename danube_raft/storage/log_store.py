@@ -251,11 +251,14 @@ class RocksLogStore:
         if "CURRENT" not in names and any(name.endswith((".sst", ".log")) for name in names):
             raise Corrupt(f"the log database in {self._path} has lost its file CURRENT; {WAY_OUT}")
         families = {name: _options() for name in ("default", "log", "meta")}
-        self._db = Rdict(str(self._path), _options(), column_families=families)
+        self._db = self._connect(_options(), families)
         self._log = self._db.get_column_family("log")
         self._meta = self._db.get_column_family("meta")
         self._log_family = self._db.get_column_family_handle("log")
         self._meta_family = self._db.get_column_family_handle("meta")
+
+    def _connect(self, options: rocksdict.Options, families: dict[str, rocksdict.Options]) -> Rdict:
+        return Rdict(str(self._path), options, column_families=families)
 
     def _load(self) -> Recovery:
         version = self._meta_value(_FORMAT_KEY)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -35,6 +36,7 @@ MAGIC = b"\x89DRSNAP\n"
 FORMAT = 1
 SUFFIX = ".snap"
 UNFINISHED_SUFFIX = ".tmp"
+NAME = re.compile(r"\d{20}-\d{20}" + re.escape(SUFFIX))
 FRAME_BYTES = 1 << 20
 SYNC_BYTES = 8 << 20
 """Written so often to the disk, so that no single sync holds up the log for long."""
@@ -239,8 +241,8 @@ class SnapshotWriter:
 def glance(path: Source, cluster_id: int | None = None) -> SnapshotMeta:
     """What the file says that it is, from its two ends; the middle is not read.
 
-    Proves the header, that the file has the length that it was finished with, its name, and its cluster if that is
-    given. Raises Corrupt, NewerFormat or DiskFailed.
+    Proves the header, that the file has the length that it was finished with, its cluster if that is given, and its
+    name if it has one as a node gives it: what an operator has saved may have any other. Raises Corrupt, NewerFormat or DiskFailed.
     """
     with guarded(path, "read"), path.open("rb") as file:
         header = file.read(HEADER_BYTES)
@@ -248,7 +250,7 @@ def glance(path: Source, cluster_id: int | None = None) -> SnapshotMeta:
         file.seek(max(0, size - FOOTER_BYTES))
         footer = file.read(FOOTER_BYTES)
     meta = _meta_of(path, header, cluster_id)
-    if path.suffix == SUFFIX and path.name != meta.name:
+    if NAME.fullmatch(path.name) and path.name != meta.name:
         raise _damaged(path, f"is the snapshot of index {meta.index} in term {meta.term} under a wrong name")
     if size < MIN_BYTES:
         raise _damaged(path, f"is cut short: it has {size} bytes")

@@ -16,7 +16,6 @@ The format is in `snapshot_file.py`. When to make one, and what to do with it, b
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,8 +25,8 @@ from danube_raft.storage import snapshot_file
 from danube_raft.storage.data_dir import sync_directory
 from danube_raft.storage.snapshot_file import (
     MIN_BYTES,
+    NAME,
     SHA_BYTES,
-    SUFFIX,
     SYNC_BYTES,
     UNFINISHED_SUFFIX,
     SnapshotMeta,
@@ -43,8 +42,6 @@ from danube_raft.storage.snapshot_store import Found, Pruned
 
 KEEP = 2
 """Snapshots that are kept: one to start from, one in case it cannot be read."""
-
-_NAME = re.compile(r"\d{20}-\d{20}" + re.escape(SUFFIX))
 
 
 class Snapshots:
@@ -99,7 +96,7 @@ class Snapshots:
         for name in names:
             if name.endswith(UNFINISHED_SUFFIX):
                 continue
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 skipped.append((name, "its name is not a snapshot's"))
                 continue
             try:
@@ -137,7 +134,7 @@ class Snapshots:
     def delete_before(self, oldest: SnapshotMeta) -> None:
         """See SnapshotStore."""
         with guarded(self.directory, "delete old snapshots in"):
-            self._delete([name for name in self._names() if _NAME.fullmatch(name) and name < oldest.name])
+            self._delete([name for name in self._names() if NAME.fullmatch(name) and name < oldest.name])
 
     def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
         """Delete what is older than the newest `keep` good ones; nothing while there are not so many.
@@ -161,7 +158,7 @@ class Snapshots:
             return Pruned([], skipped)
         oldest = good[-1].name
         with guarded(self.directory, "delete old snapshots in"):
-            names = sorted(name for name in self._names() if _NAME.fullmatch(name) and name < oldest)
+            names = sorted(name for name in self._names() if NAME.fullmatch(name) and name < oldest)
             self._delete(names)
         return Pruned(names, [(name, reason) for name, reason in skipped if name not in names])
 
