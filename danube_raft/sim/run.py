@@ -17,6 +17,7 @@ from danube_raft.sim.faults import kinds_for
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
 from danube_raft.sim.nemesis import Told
 from danube_raft.sim.settings import NODES_MAX, Options
+from danube_raft.sim.snapshot_faults import RECEIVING
 from danube_raft.sim.snapshot_steps import STEPS
 from danube_raft.sim.world import World
 
@@ -102,6 +103,7 @@ def _report(world: World) -> Report:
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
     effects["leases_seen_cleared"] = world.checks.ttl.seen_cleared
+    effects["stopped_receiving"] = sum(effects[f"stopped at {step}"] for step in RECEIVING)
     effects["snapshots_sent_needlessly"] = world.checks.snapshots.needless
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
@@ -147,7 +149,7 @@ NEEDED = (
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
-    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", *(f"stopped at {step}" for step in STEPS),
+    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", *(f"stopped at {step}" for step in STEPS if step not in RECEIVING), "stopped_receiving",
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted", "installs_interrupted",
     "restarts_from_snapshot", "loads_of_the_older", "transfers_resumed",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",

@@ -21,7 +21,8 @@ BEHIND_LOOK_US = 20 * MS
 """How long it is waited until the others have forgotten what a node lacks, and how often it is looked for."""
 DOWN_MAX_US = 2 * SECOND
 NODES_MIN = 3
-_RECEIVING = ("stage", "staged", "install", "load")
+RECEIVING = ("stage", "staged", "install", "load")
+"""Steps of a node that was left behind."""
 
 
 class SnapshotFaults:
@@ -51,11 +52,12 @@ class SnapshotFaults:
         running = [node for node in self._nodes if node.up]
         if not running:
             return NOTHING
-        step = source.choice(STEPS)
+        # Those of a receiver come about the least.
+        step = source.choice((*STEPS, *RECEIVING, *RECEIVING))
         name = source.choice((KV, LOG, CONSENSUS, ""))
         delay_us = source.choice((0, 0, 100, 500, 3 * MS, 20 * MS))
         down_us = source.randrange(DOWN_MAX_US)
-        behind = self._other_than_leader(source) if step in (*_RECEIVING, "send") else None
+        behind = self._other_than_leader(source) if step in (*RECEIVING, "send") else None
         if behind is not None:
             self._leave(behind, crashes=False)
         node = behind if behind is not None and step != "send" else source.choice(running)
