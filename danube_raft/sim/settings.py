@@ -102,7 +102,7 @@ def _with_snapshots(seed: int, settings: Settings) -> Settings:
         snapshot_tail_entries=source.choice((0, 2, 20)),
         snapshot_tail_bytes=source.choice((0, 300, 10_000)),
         # Some dozen messages for what the state comes to be.
-        snapshot_piece_bytes=source.choice((500, 2_000, 20_000)) * (1 + settings.padding_bytes // 300),
+        snapshot_piece_bytes=source.choice((200, 1_000, 10_000)) * (1 + settings.padding_bytes // 300),
         snapshot_window_pieces=source.choice((1, 2, 8)),
         snapshot_pin_ms=source.choice((1_000, 3_000, 60_000)),
         snapshot_pin_bytes=source.choice((1_024, 50_000)),
