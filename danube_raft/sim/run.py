@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from danube_raft.sim.endless import Endless, at_most
 from danube_raft.sim.faults import kinds_for
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
 from danube_raft.sim.nemesis import Told
 from danube_raft.sim.settings import NODES_MAX, Options
 from danube_raft.sim.world import World
 
-SIGNATURE_CHARS = 60
+SIGNATURE_CHARS = 80
+WORLD_S = 60.0
+"""Computing time after which a world is taken to hang; a virtual second more may take another one."""
 
 
 class Idle(AssertionError):
@@ -42,7 +45,7 @@ class Report(NamedTuple):
 
 class Failure(NamedTuple):
     """A world that ended with an error. `signature`: what kind of error, raised where, saying what (without its
-    numbers); it tells failures apart."""
+    numbers); it tells failures apart. Where a world that does not end was stopped is chance, and left out."""
 
     options: Options
     error: Exception
@@ -67,16 +70,23 @@ def attempt(options: Options, echo: Callable[[str], None] | None = None) -> Repo
     """Run one world and say what came of it."""
     world = World(options, echo)
     try:
-        world.run()
-        report = _report(world)
-        _check_activity(report, world)
+        with at_most(WORLD_S + options.seconds):
+            world.run()
+            report = _report(world)
+            _check_activity(report, world)
     except Exception as error:  # noqa: BLE001 -- whatever the product raises is a finding
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        words = re.sub(r"\d+", "N", str(error).partition(":")[0])[:SIGNATURE_CHARS]
-        signature = f"{type(error).__name__} in {Path(where.filename).stem}.{where.name}: {words}"
+        signature = _signature(error)
         story = f"{world.trace.last()}\n{world.schedule.now / 1e6:12.6f} {type(error).__name__}: {error}"
         return Failure(options, error, signature, tuple(world.nemesis.told), story)
     return report
+
+
+def _signature(error: Exception) -> str:
+    words = re.sub(r"\d+", "N", str(error).partition(":")[0])[:SIGNATURE_CHARS]
+    if isinstance(error, Endless):
+        return f"{type(error).__name__}: {words}"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(where.filename).stem}.{where.name}: {words}"
 
 
 def simulate(options: Options, echo: Callable[[str], None] | None = None) -> Report:

@@ -174,7 +174,7 @@ class World:
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
         self._wait("no lease left", TTL_MAX_MS + 10_000, self._no_leases)
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
-        self._wait("every watch: one is silent", WATCH_MS, self._all_watched)
+        self._wait("progress of a watch, one is silent", WATCH_MS, self._all_watched)
         # An entry may have come meanwhile, such as a compaction, which changes no key.
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
 
@@ -182,7 +182,7 @@ class World:
         end = self.schedule.now + limit_ms * MS
         while not is_met():
             if self.schedule.now >= end:
-                raise Violation(f"no progress after the faults ended: waited {limit_ms} ms for {what}")
+                raise Violation(f"no progress after the faults, missing {what}: waited {limit_ms} ms")
             self.schedule.run_until(self.schedule.now + LOOK_MS * MS)
 
     def _has_leader(self) -> bool:

@@ -124,7 +124,7 @@ def test_it_is_a_delete_of_each_key_and_counts_once() -> None:
     again = archive(*PUTS, DELETE, pack_request("put", 4, "/k/0", b"c"), DELETE).events
     put = done("put", "/k/0", b"c", result=(5, 1, None))
     check_once([*written, removed(2), put, removed(1, revision=6)], again)
-    with pytest.raises(Violation, match="/k/0 was deleted 2 times for 1 to 1"):
+    with pytest.raises(Violation, match="deleted 2 times for 1 to 1 deletes: /k/0"):
         check_once([*written, removed(2), put], again)
 
 

@@ -31,7 +31,9 @@ class Promises:
             self._voted(replica, header, header.sender)
         elif isinstance(message, peer.AppendReply) and message.success:
             if replica.hard_state.term < header.term:
-                raise Violation(f"{header} acks in a term that is not durable ({replica.hard_state})")
+                raise Violation(
+                    f"acks in a term that is not durable: {header}, on disk is {replica.hard_state}"
+                )
             self._holds(replica, header, message.match_index)
         elif isinstance(message, peer.HeartbeatReply):
             self._holds(replica, header, message.match_index)
@@ -39,7 +41,7 @@ class Promises:
     def _voted(self, replica: Replica, header: peer.Header, candidate: int) -> None:
         stored = replica.hard_state
         if stored.term <= header.term and stored != (header.term, candidate):
-            raise Violation(f"{header} votes for {candidate}, but on disk is {stored}")
+            raise Violation(f"votes and has it not on disk: {header} for {candidate}, on disk is {stored}")
 
     def _holds(self, replica: Replica, header: peer.Header, index: int) -> None:
         if index == 0:
@@ -49,5 +51,6 @@ class Promises:
         leads = leader.role == "leader" and leader.term == header.term
         if term == 0 or (leads and leader.term_at(index) != term):
             raise Violation(
-                f"{header} acks index {index}, where its disk has term {term} and the leader {leader.term_at(index)}"
+                f"acks index {index} that it does not hold: {header}, its disk has term {term} there and the "
+                f"leader {leader.term_at(index)}"
             )
