@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -51,11 +52,14 @@ from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.trace import Trace
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import Founding
+from danube_raft.wire.entry import KIND_BATCH, Entry, Founding
 
 _BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
 _PEER_ENVELOPE: Envelope = (b"peer", b"")
 _NOBODY: list[tuple[str, Any]] = []
+_EPOCH_MS = 1_700_000_000_000
+_WRONG_MS = 60_000
+"""A wall clock that is wrong by as much was moved by a fault: entries are younger, clocks by themselves more exact."""
 _STARTING = local.Role("starting", 0, 0, 0, 0, 0)
 
 
@@ -133,7 +137,21 @@ class Node:
         return self._kv.watches
 
     def _wall_clock_ms(self) -> int:
-        return 1_700_000_000_000 + self._around.schedule.now // MS + self.wall_offset_ms
+        return self._true_ms() + self.wall_offset_ms
+
+    def _true_ms(self) -> int:
+        return _EPOCH_MS + self._around.schedule.now // MS
+
+    @property
+    def clock_error_ms(self) -> int:
+        """How far its monotonic clock has gone astray since it began."""
+        return self._clock.error_ms()
+
+    def _count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    def _is_misdated(self, entry: Entry) -> bool:
+        return entry.kind == KIND_BATCH and abs(entry.wall_ms - self._true_ms()) > _WRONG_MS
 
     # ---------------------------------------------------------------- life
 
@@ -161,6 +179,8 @@ class Node:
             name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
             for name, handler in handlers.items()
         }
+        for name, process in self._processes.items():
+            process.held_back = partial(self._count, f"held {name}")
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
         writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
@@ -176,6 +196,7 @@ class Node:
         around = self._around
         around.trace.add(around.schedule.now, "crash", self.node_id)
         self.up = self.open = False
+        self._count("crashed")
         for process in self._processes.values():
             process.alive = False
         around.network.unreachable.add(self.node_id)
@@ -187,6 +208,7 @@ class Node:
         if self.up:
             self._around.trace.add(self._around.schedule.now, "kill", self.node_id, name)
             self._processes[name].alive = False
+            self._count(f"killed {name}")
             self._process_ended()
 
     def _process_ended(self) -> None:
@@ -255,6 +277,7 @@ class Node:
         tell = self._around.tell
         if isinstance(message, local.Write):
             self.counts["truncations"] += message.truncate_from > 0
+            self.counts["misdated"] += any(map(self._is_misdated, message.entries))
             tell(Issued(self.node_id, message))
         elif isinstance(message, local.Role) and edge == KV:
             self.role = message

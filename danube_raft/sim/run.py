@@ -104,7 +104,7 @@ def _report(world: World) -> Report:
     for node in world.nodes.values():
         effects += node.counts
     effects["boots"] = sum(node.boots for node in world.nodes.values()) - len(world.nodes)
-    effects["wrong_clocks"] = int(world.settings.drift_ppm > 0)
+    effects["clocks_apart"] = sum(node.clock_error_ms > 0 for node in world.nodes.values())
     for node in world.nodes.values():
         effects += node.disk.counts
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
@@ -142,16 +142,26 @@ def _report(world: World) -> Report:
 def _check_activity(report: Report, world: World) -> None:
     if not report.elections:
         raise Idle("nobody ever led")
-    if [told.fault for told in world.nemesis.told] != list(world.nemesis.planned):
-        raise Idle("faults that were planned were not made")
-    if not report.faults and world.options.faults is None:
+    if world.options.faults is not None:
+        return
+    if not report.faults:
         raise Idle("nothing was disturbed")
+    if report.faults >= FAULTS_MIN and not any(report.effects[name] for name in EFFECTS):
+        raise Idle("no fault had an effect")
 
 
+EFFECTS = (
+    "crashed", "boots", "killed log-writer", "killed consensus", "killed kv-server", "held log-writer", "held consensus",
+    "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
+    "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged",
+)  # fmt: skip
+"""What faults did, counted where it happens: a fault that is only told would else count as made. A world in which none
+of this happened shows nothing."""
+FAULTS_MIN = 8
+"""With fewer faults in a world, chance may leave all of them without effect."""
 NEEDED = (
-    "crash", "blackout", "kill log-writer", "kill consensus", "kill kv-server", "pause log-writer", "pause consensus", "pause kv-server", "freeze",
-    "slow_disk", "hang_disk", "fail_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "wall_clock", "wrong_clocks", "cut_client",
-    "isolate", "depose", "divide", "ring", "bridge", "one_way", "clog", "clogged", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
+    *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "clocks_apart",
+    "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
@@ -160,17 +170,36 @@ NEEDED = (
 """What must have happened in some of many worlds."""
 
 
+FROM_TWO = {
+    "bounded_reads_heard", "watches_resumed_elsewhere",
+    "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged",
+}  # fmt: skip
+"""Of `NEEDED`, what takes two nodes, beside the faults that do."""
+FROM_THREE = {"truncations"}
+"""Two nodes elect none that lacks anything that one of them has."""
+
+
+def needed_from(name: str) -> int:
+    """The smallest cluster in which this can happen."""
+    if name in FROM_TWO:
+        return 2
+    if name in FROM_THREE:
+        return 3
+    sizes = range(1, NODES_MAX + 1)
+    kinds = [size for size in sizes if name in kinds_for(size)]
+    return min(kinds, default=1)
+
+
 def check_coverage(reports: Iterable[Report]) -> None:
     """Over a good number of seeds every kind of fault that there is for clusters of their sizes was made and had its
     effect. Raises Idle."""
     found: Counter[str] = Counter()
-    changes = 0
-    impossible = set(kinds_for(NODES_MAX))
+    changes = largest = 0
     for report in reports:
         found += report.effects
         changes += report.elections > 1
-        impossible -= set(kinds_for(report.nodes))
-    missing = [name for name in NEEDED if not found[name] and name not in impossible]
+        largest = max(largest, report.nodes)
+    missing = [name for name in NEEDED if not found[name] and largest >= needed_from(name)]
     if missing:
         raise Idle(f"in no world: {', '.join(missing)}")
     if not changes:

@@ -18,6 +18,10 @@ SIZES = (1, 2, *9 * (3,), *2 * (4,), *4 * (5,), 6, 7)
 
 
 WATCHERS_MAX = 4
+BARE = 1_000
+"""Number of the client without a session."""
+WATCHING = 2_000
+"""Number of the first client that watches."""
 
 
 class Options(NamedTuple):
@@ -43,6 +47,11 @@ class Settings(NamedTuple):
     drift_ppm: int
     """How much too fast or too slow a node's clock may be."""
     watchers: int
+
+    @property
+    def client_numbers(self) -> tuple[int, ...]:
+        """Of all clients that there are while there are faults."""
+        return (*range(self.clients), BARE, *range(WATCHING, WATCHING + self.watchers))
 
 
 def choose(options: Options) -> Settings:

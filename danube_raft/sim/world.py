@@ -37,7 +37,7 @@ from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node, Surroundings
 from danube_raft.sim.schedule import MS, SECOND, Schedule
-from danube_raft.sim.settings import Options, choose
+from danube_raft.sim.settings import BARE, WATCHING, Options, choose
 from danube_raft.sim.trace import Trace
 from danube_raft.sim.watcher import Surface, Watcher, choose_habits
 from danube_raft.sim.workload import TTL_MAX_MS, Workload
@@ -46,10 +46,6 @@ from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_
 
 CLUSTER_ID = 77
 LEADER_TIMEOUTS = 5
-BARE = 1_000
-"""Number of the client without a session."""
-WATCHING = 2_000
-"""Number of the first client that watches."""
 WATCH_MS = 60_000
 """More than a watch takes to notice that its node is dead, to find another, and to be told how far it is; also where a
 queue of three messages ends it again after every ten revisions."""
@@ -269,6 +265,8 @@ class World:
         if (number, node.node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
             self.schedule.after(latency, node.from_client, (b"client-%d" % number, b""), body)
+        else:
+            self.nemesis.done["client_messages_cut"] += 1
         return True
 
     def _to_client(
@@ -282,6 +280,8 @@ class World:
         if (client.number, node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
             self.schedule.after(latency, client.reply, body, node_id, made_at)
+        else:
+            self.nemesis.done["client_messages_cut"] += 1
         return None
 
     def _stopped(self, node_id: int) -> None:
