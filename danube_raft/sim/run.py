@@ -110,6 +110,7 @@ def _report(world: World) -> Report:
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
+    effects["leases_ended"] = world.expiries
     effects["leases_seen_cleared"] = world.checks.ttl.seen_cleared
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
@@ -161,7 +162,7 @@ FAULTS_MIN = 8
 """With fewer faults in a world, chance may leave all of them without effect."""
 NEEDED = (
     *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "clocks_apart",
-    "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone",
+    "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",

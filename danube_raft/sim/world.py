@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from zlib import crc32
 
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
@@ -21,6 +22,7 @@ from danube_raft.sim.checks.all import Checks
 from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.deletes import check_lives
+from danube_raft.sim.checks.expiries import check_expiries
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.leadership_ends import Timings
 from danube_raft.sim.checks.once import check_once
@@ -57,6 +59,9 @@ WORK_MS = 15_000
 """More than that takes at the lowest rate, with clients that still wait for nodes that are gone."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
+PROBE_TTL_MS = 2_500
+PROBES = 3
+"""How often a lease is granted whose end is waited for, where leaders change meanwhile."""
 LOOK_MS = 10
 """Between two looks at whether a demand is met."""
 
@@ -102,6 +107,8 @@ class World:
             self.schedule, self._source("connections"), self._by_endpoint, self.nemesis.client_cuts,
             settings.config.client_queue_max_messages,
         )  # fmt: skip
+        self.expiries = 0
+        """Leases that ended by themselves, as far as that was looked at."""
         self.watchers = {WATCHING + place: self._new_watcher(place) for place in range(settings.watchers)}
 
     def _source(self, name: str) -> random.Random:
@@ -169,6 +176,7 @@ class World:
             self._probe(place)
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
         self._wait("no lease left", TTL_MAX_MS + 10_000, self._no_leases)
+        self._probe_lease()
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
         self._wait("progress of a watch, one is silent", WATCH_MS, self._all_watched)
         # An entry may have come meanwhile, such as a compaction, which changes no key.
@@ -211,6 +219,27 @@ class World:
             if client.operations[-1].outcome != OK:
                 raise Violation(f"node {place + 1} does not serve: {client.operations[-1]}")
 
+    def _probe_lease(self) -> None:
+        """With all leases gone, a new one ends when it is due and not much later. A change of leader, for which cluster time
+        stands still, means another attempt."""
+        config = self.settings.config
+        ttl_ms = PROBE_TTL_MS + PROBE_TTL_MS * self.settings.drift_ppm // 1_000_000
+        client = self._new_client(self.settings.clients + len(self.nodes))
+        limit_ms = ttl_ms + config.expiry_check_ms + MESSAGES_MS
+        for number in range(PROBES):
+            done = partial(self._has_ended_in, self._term())
+            client.begin("put_with_ttl", (f"/ttl/probe/{number}", b"", PROBE_TTL_MS), None, 5_000)
+            self._wait("an answer to a grant", 6_000, lambda: not client.busy)
+            self._wait("the end of a lease that was due", limit_ms, done)
+            if self._no_leases():
+                return
+
+    def _has_ended_in(self, term: int) -> bool:
+        return self._no_leases() or self._term() != term
+
+    def _term(self) -> int:
+        return max(node.role.term for node in self.nodes.values())
+
     def _check_history(self) -> None:
         operations, committed = self.operations, self.checks.view.committed
         revisions: list[int] = []
@@ -222,6 +251,9 @@ class World:
         self._check_in_time(operations)
         check_once(operations, archive.events)
         check_lives(archive.events)
+        self.expiries = check_expiries(
+            operations, archive, revisions, self.checks.handed_over.at, self.settings.drift_ppm
+        )
         check_unique_ids(operations)
         check_prefixes(operations, archive)
         check_registers(operations)

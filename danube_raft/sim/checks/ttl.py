@@ -4,6 +4,9 @@ after the client sent the last acknowledged grant or renewal, whatever leaders a
 A client reads only its own such keys, one operation after the other, so the order is its own. A write of unknown outcome
 with a shorter TTL may have moved the deadline back; then nothing is claimed until the next that is acknowledged.
 
+A grant that repeats the value of its key while it must be there is a renewal, and is answered as one: anything else says
+that the lease had ended, though nobody looked at the key.
+
 An ordinary put clears the TTL, and the key stays until it is deleted (SEMANTICS, put; PITFALLS 43), unless a grant of
 unknown outcome may still come after it. A key that was deleted on purpose is not used again.
 """
@@ -32,6 +35,10 @@ class TtlNeverEarly:
         self._ttl_ms: dict[str, int] = {}
         self._loose: set[str] = set()
         """Keys with a grant of unknown outcome."""
+        self._value: dict[str, bytes] = {}
+        """What the last acknowledged grant of a key has written."""
+        self._unsure: set[str] = set()
+        """Keys that may have, or may yet get, another value than that."""
         self.seen_alive = 0
         self.seen_gone = 0
         self.seen_cleared = 0
@@ -45,19 +52,31 @@ class TtlNeverEarly:
         if operation.kind == "delete":
             self._until.pop(operation.key, None)
         elif operation.outcome != OK:
+            if operation.kind == "put" or operation.args[1:2] != (self._value.get(operation.key),):
+                self._unsure.add(operation.key)
             if operation.kind == "put_with_ttl":
                 self._loose.add(operation.key)
                 cleared = self._until.get(operation.key) == FOREVER
                 if cleared or operation.args[2] < self._ttl_ms.get(operation.key, 0):
                     self._until.pop(operation.key, None)
         elif operation.kind == "put_with_ttl":
+            self._check_renewal(operation)
             self._until[operation.key] = operation.invoked + round(operation.args[2] * MS * self._share)
             self._ttl_ms[operation.key] = operation.args[2]
+            self._value[operation.key] = operation.args[1]
         elif operation.kind == "put":
+            self._value.pop(operation.key, None)
             if operation.key not in self._loose:
                 self._until[operation.key] = FOREVER
         elif operation.kind == "get":
             self._see(operation)
+
+    def _check_renewal(self, grant: Operation) -> None:
+        until = self._until.get(grant.key, 0)
+        if grant.key in self._unsure or self._value.get(grant.key) != grant.args[1] or grant.result[3]:
+            return
+        if grant.returned < until:
+            raise Violation(f"written anew {(until - grant.returned) / MS} ms before its time: {grant}")
 
     def _see(self, read: Operation) -> None:
         gone = read.result[0] is None
