@@ -240,13 +240,19 @@ class Nemesis:
         return f"{sorted(side)} from the others{_refusing(down)}"
 
     def _ring(self) -> str:
-        """Every node hears its two neighbours only: each may see a majority, and no two the same one."""
+        """Every node hears only those next to it in a ring, on both sides, and with an odd rest whoever is opposite: each
+        sees a majority, and no two the same one."""
         ids = self._ids()
         self._random.shuffle(ids)
-        pairs = {frozenset(pair) for pair in zip(ids, ids[1:] + ids[:1], strict=True)}
+        count, half = len(ids), len(ids) // 2
+        steps = set(range(1, half // 2 + 1))
+        if half % 2:
+            # With seven nobody is opposite: one more on each side, since links are cut in both directions.
+            steps.add(half if count % 2 == 0 else half // 2 + 1)
+        pairs = {frozenset((ids[at], ids[(at + step) % count])) for at in range(count) for step in steps}
         down = self._is_down()
         self._network.leave_only(pairs, down)
-        return f"each hears its neighbours in {ids}{_refusing(down)}"
+        return f"each hears those {sorted(steps)} away in {ids}{_refusing(down)}"
 
     def _bridge(self) -> str:
         """Two sides that only one node hears both of."""
