@@ -126,6 +126,10 @@ def _report(world: World) -> Report:
     )
     done = [operation for operation in operations if operation.outcome == OK]
     effects["prefixes_deleted"] = sum(o.kind == "delete_prefix" and o.result[0] > 1 for o in done)
+    effects["past_reads"] = sum(o.past is not None and o.args[2:3] in ((), (None,)) for o in done)
+    effects["leases_swapped"] = sum(
+        o.kind == "compare_and_swap" and o.key.startswith("/ttl/") and o.result[0] for o in done
+    )
     effects["pages_after_the_first"] = sum(o.kind == "range" and o.args[2] is not None for o in done)
     return Report(
         world.options.seed,
@@ -162,7 +166,7 @@ FAULTS_MIN = 8
 """With fewer faults in a world, chance may leave all of them without effect."""
 NEEDED = (
     *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "clocks_apart",
-    "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended",
+    "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended", "leases_swapped", "past_reads",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",

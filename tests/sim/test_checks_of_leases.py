@@ -75,6 +75,54 @@ def test_a_grant_of_unknown_outcome_that_repeats_the_value_changes_nothing() -> 
         tell(Ended(grant((3_000, 4_000))))
 
 
+# ---------------------------------------------------------------- swaps
+
+
+def swap(*args: Any, swapped: bool = True, at: tuple[int, int] = (3_000, 4_000)) -> Operation:
+    operation = Operation(1, "compare_and_swap", ("/ttl/1", *args), None, at[0])
+    return operation.end(OK, at[1], (swapped, 3, 2, None), 3)
+
+
+def gone(at: int) -> Ended:
+    return Ended(Operation(1, "get", ("/ttl/1",), None, at - 1).end(OK, at, (None,), 4))
+
+
+def test_a_swap_with_a_ttl_is_a_grant() -> None:
+    tell = Stream().checks.tell
+    tell(Ended(swap(None, b"a", TTL_MS)))
+    with pytest.raises(Violation, match=r"gone 0\.001 ms before"):
+        tell(gone(12_999))
+    tell(Ended(grant((5_000, 6_000), renewed=True)))
+    with pytest.raises(Violation, match="written anew"):
+        tell(Ended(grant((6_000, 7_000))))
+
+
+def test_a_swap_without_a_ttl_clears_it() -> None:
+    tell = Stream().checks.tell
+    tell(Ended(grant()))
+    tell(Ended(swap(b"a", b"b")))
+    with pytest.raises(Violation, match="its TTL was cleared"):
+        tell(gone(90_000))
+
+
+def test_a_swap_that_expects_what_is_there_is_not_refused_before_its_end() -> None:
+    tell = Stream().checks.tell
+    tell(Ended(grant()))
+    tell(Ended(swap(b"c", b"b", swapped=False)))
+    tell(Ended(swap(b"a", b"b", swapped=False, at=(3_000, 11_000))))
+    with pytest.raises(Violation, match=r"refused 0\.001 ms before"):
+        tell(Ended(swap(b"a", b"b", swapped=False, at=(3_000, 10_999))))
+
+
+def test_a_swap_that_was_refused_changes_nothing() -> None:
+    tell = Stream().checks.tell
+    tell(Ended(grant()))
+    tell(Ended(swap(b"c", b"b", swapped=False)))
+    tell(gone(11_000))
+    with pytest.raises(Violation, match="gone"):
+        tell(gone(10_999))
+
+
 # ---------------------------------------------------------------- expiries in the log
 
 
@@ -126,6 +174,15 @@ def test_clocks_that_run_fast_may_end_it_sooner() -> None:
 )
 def test_what_nobody_was_promised_may_end_at_any_time(operations: list[Operation]) -> None:
     check(2_100, *operations)
+
+
+def test_a_swap_counts_as_a_grant_if_it_was_one() -> None:
+    created = Operation(1, "compare_and_swap", ("/ttl/1", None, b"a", TTL_MS), None, 1_000)
+    created.end(OK, 2_000, (True, 2, 1, None), 2)
+    with pytest.raises(Violation, match="ended early"):
+        check(DUE - 1, created)
+    created.result = (False, 2, 1, None)
+    assert check(DUE - 1, created) == 0
 
 
 def test_entries_are_handed_over_when_the_first_node_has_them() -> None:

@@ -53,10 +53,13 @@ def check_expiries(
     grants: dict[str, list[Operation]] = {}
     shortest_ms: dict[str, int] = {}
     for operation in operations:
-        if operation.kind == "put_with_ttl" and operation.outcome != REJECTED:
-            key, ttl_ms = operation.key, operation.args[2]
+        key, ttl_ms = operation.key, operation.ttl_ms
+        if ttl_ms is not None and operation.outcome != REJECTED:
             shortest_ms[key] = min(ttl_ms, shortest_ms.get(key, ttl_ms))
-            if operation.outcome == OK and not key.startswith(deleted):
+            granted = operation.outcome == OK and (
+                operation.kind != "compare_and_swap" or operation.result[0]
+            )
+            if granted and not key.startswith(deleted):
                 grants.setdefault(key, []).append(operation)
     looked_at = 0
     for event in archive.events:

@@ -7,8 +7,8 @@ with a shorter TTL may have moved the deadline back; then nothing is claimed unt
 A grant that repeats the value of its key while it must be there is a renewal, and is answered as one: anything else says
 that the lease had ended, though nobody looked at the key.
 
-An ordinary put clears the TTL, and the key stays until it is deleted (SEMANTICS, put; PITFALLS 43), unless a grant of
-unknown outcome may still come after it. A key that was deleted on purpose is not used again.
+An ordinary put clears the TTL, and so does a swap without one (a swap with a TTL is a grant). After that the key stays
+until it is deleted (SEMANTICS, put; PITFALLS 43), unless a grant of unknown outcome may still come after it. A key that was deleted on purpose is not used again.
 """
 
 from __future__ import annotations
@@ -51,25 +51,41 @@ class TtlNeverEarly:
             return
         if operation.kind == "delete":
             self._until.pop(operation.key, None)
+        elif operation.kind == "get":
+            if operation.outcome == OK:
+                self._see(operation)
         elif operation.outcome != OK:
-            if operation.kind == "put" or operation.args[1:2] != (self._value.get(operation.key),):
-                self._unsure.add(operation.key)
+            self._not_known(operation)
+        elif operation.kind == "compare_and_swap" and not operation.result[0]:
+            self._check_refusal(operation)
+        elif operation.ttl_ms is not None:
             if operation.kind == "put_with_ttl":
-                self._loose.add(operation.key)
-                cleared = self._until.get(operation.key) == FOREVER
-                if cleared or operation.args[2] < self._ttl_ms.get(operation.key, 0):
-                    self._until.pop(operation.key, None)
-        elif operation.kind == "put_with_ttl":
-            self._check_renewal(operation)
-            self._until[operation.key] = operation.invoked + round(operation.args[2] * MS * self._share)
-            self._ttl_ms[operation.key] = operation.args[2]
-            self._value[operation.key] = operation.args[1]
-        elif operation.kind == "put":
+                self._check_renewal(operation)
+            self._until[operation.key] = operation.invoked + round(operation.ttl_ms * MS * self._share)
+            self._ttl_ms[operation.key] = operation.ttl_ms
+            self._value[operation.key] = _written(operation)
+        elif operation.kind in ("put", "compare_and_swap"):
             self._value.pop(operation.key, None)
             if operation.key not in self._loose:
                 self._until[operation.key] = FOREVER
-        elif operation.kind == "get":
-            self._see(operation)
+
+    def _not_known(self, write: Operation) -> None:
+        """It may have happened, or happen yet."""
+        if write.ttl_ms is None or _written(write) != self._value.get(write.key):
+            self._unsure.add(write.key)
+        if write.ttl_ms is not None:
+            self._loose.add(write.key)
+            cleared = self._until.get(write.key) == FOREVER
+            if cleared or write.ttl_ms < self._ttl_ms.get(write.key, 0):
+                self._until.pop(write.key, None)
+
+    def _check_refusal(self, swap: Operation) -> None:
+        """It expected what is there as long as the lease lasts."""
+        until = self._until.get(swap.key, 0)
+        if swap.key in self._unsure or self._value.get(swap.key) != swap.args[1]:
+            return
+        if swap.returned < until:
+            raise Violation(f"refused {(until - swap.returned) / MS} ms before its time: {swap}")
 
     def _check_renewal(self, grant: Operation) -> None:
         until = self._until.get(grant.key, 0)
@@ -88,3 +104,7 @@ class TtlNeverEarly:
             raise Violation(f"gone, though its TTL was cleared: {read}")
         if gone and read.returned < until:
             raise Violation(f"gone {(until - read.returned) / MS} ms before its time: {read}")
+
+
+def _written(write: Operation) -> bytes:
+    return bytes(write.args[2 if write.kind == "compare_and_swap" else 1])
