@@ -42,6 +42,7 @@ from danube_raft.sim.checks.facts import (
     ReadAnswered,
     ReadAsked,
     Received,
+    Refused,
     Sent,
     Synced,
     Told,
@@ -318,6 +319,7 @@ class Node:
         header, message = to_peer
         around = self._around
         if header.receiver not in self._linked:
+            around.tell(Refused(header, message))
             return False
         frame = peer.pack(header, message)
         lane = 1 if isinstance(message, _BULK) else 0
@@ -332,8 +334,7 @@ class Node:
             taken,
             seen=to_peer,
         )
-        if taken:
-            around.tell(Sent(header, message))
+        around.tell(Sent(header, message) if taken else Refused(header, message))
         return taken
 
     def _answer(self, message: Any, troubled: dict[bytes, ClientGone | ClientSlow]) -> None:

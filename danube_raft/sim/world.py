@@ -29,6 +29,7 @@ from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
+from danube_raft.sim.checks.revisions import check_revisions
 from danube_raft.sim.checks.unique_ids import check_unique_ids
 from danube_raft.sim.checks.watches import check_fed, check_progress, check_watches
 from danube_raft.sim.client import Client
@@ -251,6 +252,7 @@ class World:
         self._check_in_time(operations)
         check_once(operations, archive.events)
         check_lives(archive.events)
+        check_revisions(archive)
         self.expiries = check_expiries(
             operations, archive, revisions, self.checks.handed_over.at, self.settings.drift_ppm
         )
