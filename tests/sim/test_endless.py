@@ -117,8 +117,8 @@ def eventually(is_met: Callable[[], bool]) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_the_command(number: signal.Signals) -> None:
-    """Else they would keep the cores busy with worlds that nobody hears of."""
-    arguments = [sys.executable, "-m", "danube_raft.sim", "--seed", "1", "--seeds", "100000"]
+    """Else they would keep the cores busy with worlds that nobody hears of, as long as such a world takes."""
+    arguments = [sys.executable, "-m", "danube_raft.sim", "--seeds", "2", "--seconds", "20000"]
     with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL) as leader:
         eventually(lambda: len(children(leader.pid)) == 2)
         workers = children(leader.pid)
