@@ -82,7 +82,8 @@ class Disk:
         """When the last sync that has begun will be over."""
         self.slow_syncs = 0
         self.counts: Counter[str] = Counter()
-        """Crashes by what became of writes whose sync was not over."""
+        """Crashes by what became of writes whose sync was not over, and what other faults did."""
+        self._hung = False
         self._told_to_fail = self._failed = False
         self._failures = 0
 
@@ -92,14 +93,18 @@ class Disk:
         """How long the sync that begins now takes."""
         took = round(self._random.expovariate(1 / self._usual_us)) + 20
         if self.slow_us:
-            took += self._random.randrange(self.slow_us)
+            more_us = self._random.randrange(self.slow_us)
+            self.counts["syncs_slowed"] += more_us > MS
+            took += more_us
         took += max(0, self.hangs_until - now)
+        self._hung = self.hangs_until > now
         self.slow_syncs += took > 20 * MS
         self.busy_until = now + took
         return took
 
     def finish(self) -> None:
         """The sync is over: all that was written is safe."""
+        self.counts["syncs_hung"] += self._hung
         self._log.sync()
         self._mark.sync()
         self._survived(len(self._under_way))
@@ -305,6 +310,7 @@ class Disk:
             yield
         except DiskFailed:
             self._failed, self._told_to_fail = self._told_to_fail, False
+            self.counts["writes_failed"] += self._failed
             raise
 
     @property

@@ -54,6 +54,18 @@ class Operation:
         """The key, or the counter."""
         return str(self.args[0])
 
+    @property
+    def ttl_ms(self) -> int | None:
+        """The TTL that it grants, if it is a write that grants one."""
+        place = {"put_with_ttl": 2, "compare_and_swap": 3}.get(self.kind, len(self.args))
+        return self.args[place] if place < len(self.args) else None
+
+    @property
+    def past(self) -> int | None:
+        """The revision that a read asks for by number."""
+        place = {"get": 1, "range": 3}.get(self.kind, len(self.args))
+        return self.args[place] if place < len(self.args) else None
+
     def end(self, outcome: str, returned: int, result: tuple[Any, ...] = (), revision: int = 0) -> Operation:
         """The outcome is known."""
         assert self.outcome == PENDING, "an operation ends once"

@@ -55,7 +55,7 @@ class Nemesis:
         self._source = source
         self._nodes = nodes
         self._network = network
-        self._clients = settings.clients
+        self._clients = settings.client_numbers
         self._election_ms = settings.config.election_max_ms
         self._snapshots = settings.snapshots
         self._at_steps = SnapshotFaults(schedule, nodes, network)
@@ -149,7 +149,14 @@ class Nemesis:
         lasts_us = self._while(6_000)
         for node in self._nodes:
             self._stop(node, _PROCESSES, lasts_us + self._random.randrange(200 * MS))
+        self._schedule.after(
+            lasts_us, self._thaw, {node: node.counts[_HELD] for node in self._nodes if node.up}
+        )
         return f"all nodes pause for {lasts_us / SECOND:.3f} s"
+
+    def _thaw(self, held: dict[Node, int]) -> None:
+        """It was a freeze if nobody had a turn that wanted one."""
+        self.done["frozen"] += all(node.counts[_HELD] > before for node, before in held.items())
 
     def _stop(self, node: Node, names: Sequence[str], lasts_us: int) -> None:
         for name in names:
@@ -185,17 +192,18 @@ class Nemesis:
         node = self._victim()
         if not node.up:
             return NOTHING
-        node.disk.slow_down()
+        node.disk.slow_us = max(node.disk.slow_us, TEAR_SYNC_US)
         self._crash_torn(node, node.boots, self._schedule.now + TEAR_LIMIT_US)
         return f"node {node.node_id}, as soon as two writes are under way"
 
     def _crash_torn(self, node: Node, boot: int, until: int) -> None:
-        if not self._running or not node.up or node.boots != boot or self._schedule.now > until:
+        if not self._running or node.boots != boot or not node.up or self._schedule.now > until:
             return
         if node.disk.unsynced < 2:
             self._schedule.after(TEAR_LOOK_US, self._crash_torn, node, boot, until)
             return
         node.crash()
+        self.done["torn_apart"] += not node.up
         self._schedule.after(SECOND, node.boot_again, node.boots)
 
     def _forget(self) -> str:
@@ -267,7 +275,7 @@ class Nemesis:
     # ---------------------------------------------------------------- links
 
     def _cut_client(self) -> str:
-        client, node = self._random.randrange(self._clients), self._victim()
+        client, node = self._random.choice(self._clients), self._victim()
         self.client_cuts.add((client, node.node_id))
         return f"client {client} from node {node.node_id}"
 
@@ -298,13 +306,19 @@ class Nemesis:
         return f"{sorted(side)} from the others{_refusing(down)}"
 
     def _ring(self) -> str:
-        """Every node hears its two neighbours only: each may see a majority, and no two the same one."""
+        """Every node hears only those next to it in a ring, on both sides, and with an odd rest whoever is opposite: each
+        sees a majority, and no two the same one."""
         ids = self._ids()
         self._random.shuffle(ids)
-        pairs = {frozenset(pair) for pair in zip(ids, ids[1:] + ids[:1], strict=True)}
+        count, half = len(ids), len(ids) // 2
+        steps = set(range(1, half // 2 + 1))
+        if half % 2:
+            # With seven nobody is opposite: one more on each side, since links are cut in both directions.
+            steps.add(half if count % 2 == 0 else half // 2 + 1)
+        pairs = {frozenset((ids[at], ids[(at + step) % count])) for at in range(count) for step in steps}
         down = self._is_down()
         self._network.leave_only(pairs, down)
-        return f"each hears its neighbours in {ids}{_refusing(down)}"
+        return f"each hears those {sorted(steps)} away in {ids}{_refusing(down)}"
 
     def _bridge(self) -> str:
         """Two sides that only one node hears both of."""
@@ -365,7 +379,10 @@ MARK_FAILS_SHARE = 0.3
 """Of the writes that fail."""
 CRASH_AGAIN_SHARE = 0.4
 """Of the nodes that have lost something, so many crash again soon."""
-TEAR_LIMIT_US = 3 * SECOND
+_HELD = f"held {CONSENSUS}"
+TEAR_SYNC_US = 600 * MS
+"""How long a sync takes at most where several writes shall pile up."""
+TEAR_LIMIT_US = 6 * SECOND
 TEAR_LOOK_US = 2 * MS
 """How long the moment for a torn write is waited for, and how often it is looked for."""
 

@@ -75,8 +75,10 @@ class Network:
             self.counts["refused"] += 1
             return False
         self.counts["sent"] += 1
-        if link.cut or (link.loss and self._random.random() < link.loss):
+        dropped = not link.cut and link.loss > 0 and self._random.random() < link.loss
+        if link.cut or dropped:
             self.counts["lost"] += 1
+            self.counts["dropped"] += dropped
             return True
         if link.clogged:
             self.counts["clogged"] += 1
@@ -93,6 +95,7 @@ class Network:
         latency = self._latency_us + self._random.expovariate(1 / self._latency_us) / 2
         if link.extra_us:
             latency += self._random.randrange(link.extra_us)
+            self.counts["delayed"] += 1
         arrives_at = self._schedule.now + round(latency)
         if link.swaps and self._random.random() < link.swaps:
             self.counts["overtaken"] += 1

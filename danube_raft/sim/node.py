@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 from zlib import crc32
 
 from danube_raft.config import Config
@@ -30,7 +30,6 @@ from danube_raft.node.endpoints import (
 )
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
-from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.node.snapshot_stage import SnapshotStage
@@ -41,7 +40,6 @@ from danube_raft.sim.checks.facts import (
     Booted,
     Cleared,
     Delivered,
-    Fact,
     Forgot,
     Issued,
     Judged,
@@ -50,61 +48,31 @@ from danube_raft.sim.checks.facts import (
     ReadAnswered,
     ReadAsked,
     Received,
+    Refused,
     Sent,
     Synced,
     Told,
 )
 from danube_raft.sim.digest import digest
 from danube_raft.sim.disk import Disk
-from danube_raft.sim.network import Network
 from danube_raft.sim.process import Clock, Process
-from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.schedule import MS, SECOND
+from danube_raft.sim.seen_kv_server import SeenKvServer
 from danube_raft.sim.snapshot_steps import SnapshotSteps
-from danube_raft.sim.trace import Trace
+from danube_raft.sim.surroundings import Surroundings
 from danube_raft.sim.unhurried_snapshot import beginner
 from danube_raft.storage.memory_snapshots import MemorySnapshots
 from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import Founding
+from danube_raft.wire.entry import KIND_BATCH, Entry, Founding
 
 _BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
 _PEER_ENVELOPE: Envelope = (b"peer", b"")
 _NOBODY: list[tuple[str, Any]] = []
+_EPOCH_MS = 1_700_000_000_000
+_WRONG_MS = 60_000
+"""A wall clock that is wrong by as much was moved by a fault: entries are younger, clocks by themselves more exact."""
 _STARTING = local.Role("starting", 0, 0, 0, 0, 0)
-
-
-class Surroundings(NamedTuple):
-    """What a node lives in."""
-
-    schedule: Schedule
-    trace: Trace
-    network: Network
-    tell: Callable[[Fact], None]
-    reply: Callable[[int, Envelope, bytes, int], ClientGone | ClientSlow | None]
-    """Takes (node id, envelope, body, when it was made): an answer to a client. What it returns is told to the kv-server."""
-    stopped: Callable[[int], None]
-    """Takes the id of a node that has ended, and with it its connections."""
-
-
-class SeenKvServer(KvServer):
-    """The real handler; its state may be looked at."""
-
-    loaded: Callable[[Machine], None]
-    """Hears of a state that comes out of a snapshot, before anything is applied to it."""
-
-    def _go_on_with(self, machine: Machine, now: int) -> None:
-        self.loaded(machine)
-        super()._go_on_with(machine, now)
-
-    @property
-    def machine(self) -> Machine:
-        """The replicated state."""
-        return self._machine
-
-    @property
-    def watches(self) -> int:
-        """How many it feeds."""
-        return self._streams.watches
 
 
 class Node:
@@ -158,7 +126,21 @@ class Node:
         return self._kv.watches
 
     def _wall_clock_ms(self) -> int:
-        return 1_700_000_000_000 + self._around.schedule.now // MS + self.wall_offset_ms
+        return self._true_ms() + self.wall_offset_ms
+
+    def _true_ms(self) -> int:
+        return _EPOCH_MS + self._around.schedule.now // MS
+
+    @property
+    def clock_error_ms(self) -> int:
+        """How far its monotonic clock has gone astray since it began."""
+        return self._clock.error_ms()
+
+    def _count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    def _is_misdated(self, entry: Entry) -> bool:
+        return entry.kind == KIND_BATCH and abs(entry.wall_ms - self._true_ms()) > _WRONG_MS
 
     # ---------------------------------------------------------------- life
 
@@ -190,6 +172,8 @@ class Node:
             name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
             for name, handler in handlers.items()
         }
+        for name, process in self._processes.items():
+            process.held_back = partial(self._count, f"held {name}")
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
         writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
@@ -206,6 +190,7 @@ class Node:
         around = self._around
         around.trace.add(around.schedule.now, "crash", self.node_id)
         self.up = self.open = False
+        self._count("crashed")
         for process in self._processes.values():
             process.alive = False
         around.network.unreachable.add(self.node_id)
@@ -233,6 +218,7 @@ class Node:
         if self.up:
             self._around.trace.add(self._around.schedule.now, "kill", self.node_id, name)
             self._processes[name].alive = False
+            self._count(f"killed {name}")
             self._process_ended()
 
     def _process_ended(self) -> None:
@@ -316,6 +302,7 @@ class Node:
         tell = self._around.tell
         if isinstance(message, local.Write):
             self.counts["truncations"] += message.truncate_from > 0
+            self.counts["misdated"] += any(map(self._is_misdated, message.entries))
             tell(Issued(self.node_id, message))
         elif isinstance(message, local.Role) and edge == KV:
             self.role = message
@@ -368,6 +355,7 @@ class Node:
         header, message = to_peer
         around = self._around
         if header.receiver not in self._linked:
+            around.tell(Refused(header, message))
             return False
         frame = peer.pack(header, message)
         lane = 1 if isinstance(message, _BULK) else 0
@@ -382,8 +370,8 @@ class Node:
             taken,
             seen=to_peer,
         )
+        around.tell(Sent(header, message) if taken else Refused(header, message))
         if taken:
-            around.tell(Sent(header, message))
             self.steps.sent(message)
         return taken
 

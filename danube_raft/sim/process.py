@@ -41,6 +41,10 @@ class Clock:
         """Now."""
         return (self._schedule.now * self._ppm // 1_000_000 + self._offset_us) // MS
 
+    def error_ms(self) -> int:
+        """By how much it is wrong now."""
+        return abs(self.read() - (self._schedule.now + self._offset_us) // MS)
+
     def time_of(self, ms: int) -> int:
         """The virtual time at which this clock will show `ms`, or now if it has passed."""
         # Rounded up, so that it really shows as much by then.
@@ -81,6 +85,8 @@ class Process:
         """Whether the disk was made to fail. Any other error of a handler is one of the product, and ends the run."""
         self.takes: Callable[[str, Any], None] | None = None
         """Hears of every (edge, message) when the handler takes it."""
+        self.held_back: Callable[[], None] = lambda: None
+        """A turn, or what a turn has said, waits because the process is paused."""
 
     def start(self, delay_us: int) -> None:
         """Let the process begin in a while."""
@@ -114,6 +120,8 @@ class Process:
 
     def _want_turn(self, time: int) -> None:
         if not self._started or self._paused or self._busy:
+            if self._paused:
+                self.held_back()
             return
         time = max(time, self._free_at)
         if self._turn_at is None or time < self._turn_at:
@@ -121,7 +129,10 @@ class Process:
             self._schedule.at(time, self._turn, time)
 
     def _turn(self, planned_at: int) -> None:
-        if planned_at != self._turn_at or not self.alive or self._paused:
+        if planned_at != self._turn_at or not self.alive:
+            return
+        if self._paused:
+            self.held_back()
             return
         self._turn_at = None
         handler, now = self.handler, self._clock.read()
@@ -164,6 +175,7 @@ class Process:
             return
         if self._paused:
             # The kernel finishes a sync; the process says nothing before it runs again.
+            self.held_back()
             self._schedule.after(MS, self._say, said)
             return
         self._busy = False

@@ -19,6 +19,10 @@ SIZES = (1, 2, *9 * (3,), *2 * (4,), *4 * (5,), 6, 7)
 
 WATCHERS_MAX = 4
 SNAPSHOTS_SHARE = 1 / 3
+BARE = 1_000
+"""Number of the client without a session."""
+WATCHING = 2_000
+"""Number of the first client that watches."""
 
 
 class Options(NamedTuple):
@@ -46,6 +50,11 @@ class Settings(NamedTuple):
     watchers: int
     snapshots: bool
     """Whether nodes make snapshots and forget their logs all the time, and not only when a log has 64 MiB."""
+
+    @property
+    def client_numbers(self) -> tuple[int, ...]:
+        """Of all clients that there are while there are faults."""
+        return (*range(self.clients), BARE, *range(WATCHING, WATCHING + self.watchers))
 
 
 def choose(options: Options) -> Settings:

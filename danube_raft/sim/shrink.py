@@ -2,7 +2,7 @@
 
 Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002): leave out half of the
 faults, a quarter, and so on; whatever still fails in the same way is gone on with. The result is a world that fails,
-though not always the smallest one.
+though not always the smallest one. A world that hung is left as it is: to run it again is to wait again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from danube_raft.sim.endless import Hung
 from danube_raft.sim.run import Failure, Report, attempt
 from danube_raft.sim.settings import Options
 
@@ -45,8 +46,9 @@ def shrink(
 
 
 def tell(failure: Failure) -> str:
-    """All that is to be known of a failure; it is shrunk first, unless its faults were chosen by hand."""
-    shrunk = failure if failure.options.faults is not None else shrink(failure)
+    """All that is to be known of a failure; it is shrunk first, unless its faults were chosen by hand or it hung."""
+    as_it_is = failure.options.faults is not None or isinstance(failure.error, Hung)
+    shrunk = failure if as_it_is else shrink(failure)
     return (
         f"seed {failure.options.seed} FAILED: {failure.signature}\n{type(failure.error).__name__}: {failure.error}\n"
         f"shrunk from {len(failure.faults)} to {len(shrunk.faults)} faults, where it says: {shrunk.error}\n{shrunk}"

@@ -3,7 +3,7 @@
 - Every value is written once, so a value names the operation that wrote it. (A renewal repeats the value of its key.)
 - `/k/…` are registers: put, compare_and_swap (also of what is absent), delete, delete_prefix, reads of every level. `/ttl/…`
   have an owner each, who alone writes and reads them, with one TTL; now and then it clears that and deletes the key at
-  last. `ids` is a counter. Listings of all of these come in pages.
+  last, or deletes it under its TTL. Swaps grant and clear TTLs as well. `ids` is a counter. Listings of all of these come in pages.
 - Half of the leases are renewed at the last moment and looked at right after: expiry and renewal shall meet.
 - A client does one operation after the other, with pauses; several of them run beside each other.
 """
@@ -25,7 +25,7 @@ TTL_MAX_MS = 3_000
 
 _OPERATIONS = (
     ("put", 22), ("get", 12), ("get linearizable", 18), ("get stale", 5), ("swap", 15), ("delete", 5),
-    ("allocate", 8), ("ttl", 18), ("create", 4), ("delete prefix", 3), ("list", 5),
+    ("allocate", 8), ("ttl", 18), ("create", 4), ("delete prefix", 3), ("list", 5), ("past", 4),
 )  # fmt: skip
 
 
@@ -110,7 +110,11 @@ class Workload:
             if self._random.random() < 0.5:
                 due = operation.invoked + operation.args[2] * MS - self._random.randrange(-5 * MS, 20 * MS)
                 self._schedule.at(max(due, self._schedule.now), self._renew, client, operation.args)
-        elif operation.kind == "get":
+        elif operation.kind == "compare_and_swap" and operation.key.startswith("/ttl/"):
+            if not operation.result[0]:
+                # It had ended before: the next one gets another name.
+                self._cleared.pop(operation.client, None)
+        elif operation.kind == "get" and operation.past is None:
             record = operation.result[0]
             if operation.key.startswith("/k/"):
                 self._seen[operation.client, operation.key] = record
@@ -142,6 +146,8 @@ class Workload:
             self._swap(client, key, timeout_ms)
         elif name == "ttl":
             self._ttl(client, timeout_ms)
+        elif name == "past":
+            self._past(client, key, timeout_ms)
         else:
             level: str | int | None = None
             if name == "get linearizable":
@@ -164,6 +170,15 @@ class Workload:
         known = None if record is None else record[1]
         expected = record[3] if record is not None and self._random.random() < 0.4 else known
         client.begin("compare_and_swap", (key, expected, new), None, timeout_ms, (key, known, new))
+
+    def _past(self, client: Client, key: str, timeout_ms: int) -> None:
+        """As it was at a revision that this client knows to have been."""
+        newest = client.session.token[1] if client.session.token else 1
+        revision = max(1, newest - self._random.randrange(30))
+        if self._random.random() < 0.5:
+            client.begin("get", (key, revision), None, timeout_ms)
+        else:
+            client.begin("range", ("/k/", None, None, revision, False, False, False), None, timeout_ms)
 
     def _list(self, client: Client, timeout_ms: int) -> None:
         choice = self._random.choice
@@ -194,15 +209,31 @@ class Workload:
             value = self.value(client)
             leased = (f"/ttl/{client.number}/{self._written}", value, self._random.randrange(200, TTL_MAX_MS))
             self._leased[client.number] = leased
+            if self._random.random() < 0.25:
+                created = (leased[0], None, value, leased[2])
+                client.begin("compare_and_swap", created, None, timeout_ms)
+                return
         elif self._random.random() < 0.5:
             level = LINEARIZABLE if self._random.random() < 0.5 else None
             client.begin("get", (leased[0],), level, timeout_ms)
             return
-        elif self._random.random() < 0.4:
-            self._cleared[client.number] = self._leased.pop(client.number)
-            client.begin("put", (leased[0], self.value(client)), None, timeout_ms)
+        elif self._random.random() < 0.5:
+            self._end_lease(client, leased, timeout_ms)
             return
         client.begin("put_with_ttl", leased, None, timeout_ms)
+
+    def _end_lease(self, client: Client, leased: tuple[str, bytes, int], timeout_ms: int) -> None:
+        """The key loses its TTL, or is deleted under it."""
+        key, value, _ = self._leased.pop(client.number)
+        chance = self._random.random()
+        if chance < 0.2:
+            client.begin("delete", (key,), None, timeout_ms)
+            return
+        self._cleared[client.number] = leased
+        if chance < 0.6:
+            client.begin("put", (key, self.value(client)), None, timeout_ms)
+        else:
+            client.begin("compare_and_swap", (key, value, self.value(client)), None, timeout_ms)
 
     def _without_ttl(self, client: Client, timeout_ms: int) -> None:
         """Look at the key, grant it its TTL again, or be done with it."""

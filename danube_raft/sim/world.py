@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 from zlib import crc32
 
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
@@ -25,12 +26,14 @@ from danube_raft.sim.checks.all import Checks
 from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.bounded import check_bounded, check_bounded_in_time
 from danube_raft.sim.checks.deletes import check_lives
+from danube_raft.sim.checks.expiries import check_expiries
 from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.leadership_ends import Timings
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
+from danube_raft.sim.checks.revisions import check_revisions
 from danube_raft.sim.checks.unique_ids import check_unique_ids
 from danube_raft.sim.checks.watches import check_fed, check_progress, check_watches
 from danube_raft.sim.client import Client
@@ -39,9 +42,10 @@ from danube_raft.sim.digest import digest
 from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
-from danube_raft.sim.node import Node, Surroundings
+from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
-from danube_raft.sim.settings import Options, choose
+from danube_raft.sim.settings import BARE, WATCHING, Options, choose
+from danube_raft.sim.surroundings import Surroundings
 from danube_raft.sim.trace import Trace
 from danube_raft.sim.watcher import Surface, Watcher, choose_habits
 from danube_raft.sim.workload import TTL_MAX_MS, Workload
@@ -50,10 +54,6 @@ from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_
 
 CLUSTER_ID = 77
 LEADER_TIMEOUTS = 5
-BARE = 1_000
-"""Number of the client without a session."""
-WATCHING = 2_000
-"""Number of the first client that watches."""
 WATCH_MS = 60_000
 """More than a watch takes to notice that its node is dead, to find another, and to be told how far it is; also where a
 queue of three messages ends it again after every ten revisions."""
@@ -70,6 +70,9 @@ CATCH_UP_MS = 60_000
 a node that is being helped back; that it ends is demanded here."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
+PROBE_TTL_MS = 2_500
+PROBES = 3
+"""How often a lease is granted whose end is waited for, where leaders change meanwhile."""
 LOOK_MS = 10
 """Between two looks at whether a demand is met."""
 
@@ -115,6 +118,8 @@ class World:
             self.schedule, self._source("connections"), self._by_endpoint, self.nemesis.client_cuts,
             settings.config.client_queue_max_messages,
         )  # fmt: skip
+        self.expiries = 0
+        """Leases that ended by themselves, as far as that was looked at."""
         self.watchers = {WATCHING + place: self._new_watcher(place) for place in range(settings.watchers)}
 
     def _source(self, name: str) -> random.Random:
@@ -184,8 +189,9 @@ class World:
             self._probe(place)
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
         self._wait("no lease left", TTL_MAX_MS + 10_000, self._no_leases)
+        self._probe_lease()
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
-        self._wait("every watch: one is silent", WATCH_MS, self._all_watched)
+        self._wait("progress of a watch, one is silent", WATCH_MS, self._all_watched)
         # An entry may have come meanwhile, such as a compaction, which changes no key.
         self._wait("all replicas at the end of the log", 10_000, self._is_level)
 
@@ -193,7 +199,7 @@ class World:
         end = self.schedule.now + limit_ms * MS
         while not is_met():
             if self.schedule.now >= end:
-                raise Violation(f"no progress after the faults ended: waited {limit_ms} ms for {what}")
+                raise Violation(f"no progress after the faults, missing {what}: waited {limit_ms} ms")
             self.schedule.run_until(self.schedule.now + LOOK_MS * MS)
 
     def _has_leader(self) -> bool:
@@ -229,6 +235,27 @@ class World:
             if client.operations[-1].outcome != OK:
                 raise Violation(f"node {place + 1} does not serve: {client.operations[-1]}")
 
+    def _probe_lease(self) -> None:
+        """With all leases gone, a new one ends when it is due and not much later. A change of leader, for which cluster time
+        stands still, means another attempt."""
+        config = self.settings.config
+        ttl_ms = PROBE_TTL_MS + PROBE_TTL_MS * self.settings.drift_ppm // 1_000_000
+        client = self._new_client(self.settings.clients + len(self.nodes))
+        limit_ms = ttl_ms + config.expiry_check_ms + MESSAGES_MS
+        for number in range(PROBES):
+            done = partial(self._has_ended_in, self._term())
+            client.begin("put_with_ttl", (f"/ttl/probe/{number}", b"", PROBE_TTL_MS), None, 5_000)
+            self._wait("an answer to a grant", 6_000, lambda: not client.busy)
+            self._wait("the end of a lease that was due", limit_ms, done)
+            if self._no_leases():
+                return
+
+    def _has_ended_in(self, term: int) -> bool:
+        return self._no_leases() or self._term() != term
+
+    def _term(self) -> int:
+        return max(node.role.term for node in self.nodes.values())
+
     def _check_history(self) -> None:
         operations, committed = self.operations, self.checks.view.committed
         revisions: list[int] = []
@@ -240,6 +267,10 @@ class World:
         self._check_in_time(operations)
         check_once(operations, archive.events)
         check_lives(archive.events)
+        check_revisions(archive)
+        self.expiries = check_expiries(
+            operations, archive, revisions, self.checks.handed_over.at, self.settings.drift_ppm
+        )
         check_unique_ids(operations)
         check_prefixes(operations, archive)
         check_registers(operations)
@@ -283,6 +314,8 @@ class World:
         if (number, node.node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
             self.schedule.after(latency, node.from_client, (b"client-%d" % number, b""), body)
+        else:
+            self.nemesis.done["client_messages_cut"] += 1
         return True
 
     def _to_client(
@@ -296,6 +329,8 @@ class World:
         if (client.number, node_id) not in self.nemesis.client_cuts:
             latency = 100 + int(self._client_source.expovariate(1 / 200))
             self.schedule.after(latency, client.reply, body, node_id, made_at)
+        else:
+            self.nemesis.done["client_messages_cut"] += 1
         return None
 
     def _stopped(self, node_id: int) -> None:

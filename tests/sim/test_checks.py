@@ -24,6 +24,7 @@ from danube_raft.sim.checks.facts import (
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.registers import check_registers
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
+from danube_raft.sim.checks.revisions import check_revisions
 from danube_raft.sim.checks.unique_ids import check_unique_ids
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
 from danube_raft.wire import peer
@@ -202,6 +203,35 @@ def test_an_ack_for_what_is_not_on_disk() -> None:
         stream.send(3, 1, 1, peer.AppendReply(True, 2, 0, 0, True))
     with pytest.raises(Violation, match="acks index 2"):
         stream.send(3, 1, 1, peer.HeartbeatReply(1, 2, True))
+
+
+def test_a_vote_that_never_was_on_disk_though_a_newer_term_is() -> None:
+    stream = good()
+    stream.write(3, state=HardState(3, 0))
+    with pytest.raises(Violation, match="on disk is"):
+        stream.send(3, 1, 2, peer.VoteReply(True))
+    stream = good()
+    stream.write(3, state=HardState(2, 1))
+    stream.write(3, state=HardState(3, 0))
+    stream.send(3, 1, 2, peer.VoteReply(True))
+
+
+@pytest.mark.parametrize(
+    ("revisions", "wrong"),
+    [
+        ((2, 4), "a gap: 4"),
+        ((3,), "a gap: 3"),
+        ((2, 2), "more than one"),
+        ((2, 3, 3), "more than one"),
+        ((2,), "without"),
+    ],
+)
+def test_revisions_with_a_gap_or_with_two_changes(revisions: tuple[int, ...], wrong: str) -> None:
+    archive = Archive()
+    archive.attach(replay(()).history)
+    archive.events = [(f"/k/{revision}", b"", revision, revision, 1, 0, 0) for revision in revisions]
+    with pytest.raises(Violation, match=wrong):
+        check_revisions(archive)
 
 
 def test_an_ack_for_another_entry_than_the_leaders() -> None:

@@ -8,7 +8,17 @@ import pytest
 from facts import entry, good
 
 from danube_raft.sim.checks.all import Checks
-from danube_raft.sim.checks.facts import Booted, Delivered, Issued, Received, Sent, Synced, Told, Violation
+from danube_raft.sim.checks.facts import (
+    Booted,
+    Delivered,
+    Issued,
+    Received,
+    Refused,
+    Sent,
+    Synced,
+    Told,
+    Violation,
+)
 from danube_raft.sim.checks.leadership_ends import Timings
 from danube_raft.sim.schedule import MS
 from danube_raft.wire import local, peer
@@ -36,10 +46,10 @@ class Reign:
     def role(self, role: str, term: int) -> None:
         self.tell(Told(1, local.Role(role, term, 1, 0, 0, 0)))
 
-    def lead(self, until_ms: int, heard: bool = False) -> None:
+    def lead(self, until_ms: int, heard: bool = False, fact: type[Sent | Refused] = Sent) -> None:
         while self.now_ms < until_ms:
             self.now_ms += HEARTBEAT_MS
-            self.tell(Sent(peer.Header(77, 1, 2, 1, 1), peer.Heartbeat(1, 0, 0)))
+            self.tell(fact(peer.Header(77, 1, 2, 1, 1), peer.Heartbeat(1, 0, 0)))
             if heard:
                 header = peer.Header(77, 2, 1, 1, 1)
                 self.tell(Received(1, self.now_ms * MS, header, peer.HeartbeatReply(1, 0, True)))
@@ -55,6 +65,14 @@ def test_a_leader_that_nobody_hears_leads_on_for_too_long() -> None:
     reign.lead(1_000 + LIMIT_MS)
     with pytest.raises(Violation, match=f"{LIMIT_MS + HEARTBEAT_MS} ms after a quorum was last heard"):
         reign.lead(1_000 + LIMIT_MS + HEARTBEAT_MS)
+
+
+def test_a_leader_whose_links_refuse_everything_leads_on_for_too_long() -> None:
+    """Nothing leaves it, and it must notice all the same."""
+    reign = Reign()
+    reign.lead(1_000, heard=True)
+    with pytest.raises(Violation, match="after a quorum was last heard"):
+        reign.lead(1_000 + LIMIT_MS + HEARTBEAT_MS, fact=Refused)
 
 
 def test_time_in_which_a_leader_was_stopped_is_not_held_against_it() -> None:

@@ -14,7 +14,7 @@ from danube_raft.sim.checks.facts import Ended, Violation
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
-from danube_raft.sim.checks.replay import replay
+from danube_raft.sim.checks.replay import check_reads, replay
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
 from danube_raft.wire.client import LINEARIZABLE, pack_request
 from danube_raft.wire.entry import KIND_BATCH, Entry
@@ -124,7 +124,7 @@ def test_it_is_a_delete_of_each_key_and_counts_once() -> None:
     again = archive(*PUTS, DELETE, pack_request("put", 4, "/k/0", b"c"), DELETE).events
     put = done("put", "/k/0", b"c", result=(5, 1, None))
     check_once([*written, removed(2), put, removed(1, revision=6)], again)
-    with pytest.raises(Violation, match="/k/0 was deleted 2 times for 1 to 1"):
+    with pytest.raises(Violation, match="deleted 2 times for 1 to 1 deletes: /k/0"):
         check_once([*written, removed(2), put], again)
 
 
@@ -220,3 +220,41 @@ def test_it_may_end_if_it_was_granted_again_or_deleted_or_never_cleared(before: 
     tell = Checks((1, 2, 3)).tell
     for operation in [*before, gone()]:
         tell(Ended(operation))
+
+
+# ---------------------------------------------------------------- the past
+
+
+def test_a_read_of_the_past_shows_what_was_there_then() -> None:
+    log = archive(*PUTS, DELETE)
+    check_reads(
+        [
+            done("get", "/k/0", 2, result=(K0,), revision=4),
+            done("get", "/k/0", 4, result=(None,), revision=4),
+        ],
+        log,
+    )
+    for revision, found in ((2, None), (4, K0)):
+        with pytest.raises(Violation, match=f"at revision {revision} the key was"):
+            check_reads([done("get", "/k/0", revision, result=(found,), revision=4)], log)
+
+
+def test_the_past_is_refused_only_if_it_was_compacted() -> None:
+    read = done("get", "/k/0", 2, outcome=REJECTED)
+    read.error = "Compacted: the history begins at 3"
+    Checks((1, 2, 3)).tell(Ended(read))
+    log = archive(*PUTS, DELETE)
+    with pytest.raises(Violation, match="never compacted beyond 2"):
+        check_prefixes([read], log)
+    log.compacted_to(3)
+    check_prefixes([read], log)
+    read.args = ("/k/0",)
+    with pytest.raises(Violation, match="need not see"):
+        Checks((1, 2, 3)).tell(Ended(read))
+
+
+def test_a_listing_of_the_past_is_no_step_back() -> None:
+    listing = done(
+        "range", "/k/", None, None, 2, False, False, False, result=((K0,), None, 2, 1), revision=9, seen=9
+    )
+    Checks((1, 2, 3)).tell(Ended(listing))

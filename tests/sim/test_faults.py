@@ -11,7 +11,7 @@ import pytest
 from danube_raft.sim.faults import AMONG_SEVERAL, ANYWHERE, LOSSES, MEND, kinds_for, plan
 from danube_raft.sim.network import QUEUE_FRAMES, Link, Network
 from danube_raft.sim.process import Clock
-from danube_raft.sim.run import Report, attempt
+from danube_raft.sim.run import Idle, Report, attempt
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Options
 from danube_raft.sim.world import World
@@ -82,8 +82,11 @@ def test_each_kind_finds_something_to_disturb(kind: str, monkeypatch: pytest.Mon
     done: Counter[str] = Counter()
     for seed in (1, 2, 3):
         result = attempt(Options(seed, 5, 4.0))
-        assert isinstance(result, Report), result
-        done += result.effects
+        if isinstance(result, Report):
+            done += result.effects
+        else:
+            # A loss needs something that may be lost: in a short world there may be none.
+            assert isinstance(result.error, Idle), result
     assert done[kind] > 0
 
 
@@ -109,11 +112,14 @@ def hears(links: dict[tuple[int, int], Link], node: int) -> set[int]:
 
 
 @pytest.mark.parametrize("nodes", [4, 5, 6, 7])
-def test_in_a_ring_each_node_hears_two_others(nodes: int) -> None:
+def test_in_a_ring_each_node_hears_a_majority_of_its_own(nodes: int) -> None:
+    """With less it would be cut off like anybody else, and with everybody there would be no ring."""
     made = World(Options(1, nodes))
     assert made.nemesis._ring()
-    assert all(len(hears(made.network.links, node)) == 2 for node in made.nodes)
-    assert len({frozenset(hears(made.network.links, node) | {node}) for node in made.nodes}) == nodes
+    heard = {node: hears(made.network.links, node) | {node} for node in made.nodes}
+    assert all(nodes < 2 * len(each) < 2 * nodes for each in heard.values())
+    assert len({frozenset(each) for each in heard.values()}) == nodes
+    assert all(node in heard[other] for node in heard for other in heard[node])
 
 
 @pytest.mark.parametrize("nodes", [3, 4, 5, 7])

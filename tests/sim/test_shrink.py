@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from danube_raft.sim.checks.facts import Violation
+from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.describe import describe, describe_event
 from danube_raft.sim.faults import Fault
 from danube_raft.sim.nemesis import Told
-from danube_raft.sim.run import Failure, Report, attempt, command
+from danube_raft.sim.run import Failure, Report, _signature, attempt, command
 from danube_raft.sim.schedule import SECOND
 from danube_raft.sim.settings import Options
 from danube_raft.sim.shrink import BUDGET_S, shrink, tell
@@ -135,3 +137,39 @@ def test_a_message_says_who_tells_whom_what() -> None:
     assert describe_event(0, ("role", 1, "leader", 3, 1), None).endswith(
         "node 1 is leader of term 3, its leader is 1"
     )
+
+
+# ---------------------------------------------------------------- signatures
+
+
+class Waiting(World):
+    """A world in which one demand is never met."""
+
+    missing = ""
+
+    def _demand_progress(self) -> None:
+        self._wait(self.missing, 10, lambda: False)
+
+
+def signature(monkeypatch: pytest.MonkeyPatch, missing: str) -> str:
+    monkeypatch.setattr("danube_raft.sim.run.World", Waiting)
+    monkeypatch.setattr(Waiting, "missing", missing)
+    failure = attempt(Options(1, 3, 0.5))
+    assert isinstance(failure, Failure)
+    return failure.signature
+
+
+def test_a_missing_leader_is_no_silent_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else shrinking would turn one failure into another."""
+    leader = signature(monkeypatch, "a leader that all know")
+    assert leader != signature(monkeypatch, "progress of a watch, one is silent")
+    assert signature(monkeypatch, "put at node 1") == signature(monkeypatch, "put at node 3") != leader
+
+
+def test_values_of_any_length_leave_the_signature_as_it_is() -> None:
+    def found(value: bytes) -> str:
+        with pytest.raises(Violation) as caught:
+            check_once([], [("/k/1", value, 2, 2, 1, 0, 0)])
+        return _signature(caught.value)
+
+    assert found(b"a") == found(b"another one, and a long one, longer than what a signature shows of it" * 2)

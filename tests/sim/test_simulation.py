@@ -125,7 +125,7 @@ def test_the_command_that_repeats_a_world_runs_that_world() -> None:
 
 def test_a_world_in_which_nothing_succeeds_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("danube_raft.sim.world.OPERATIONS_MIN", 10_000)
-    with pytest.raises(Violation, match="waited 15000 ms for 10000 operations to succeed"):
+    with pytest.raises(Violation, match="missing 10000 operations to succeed: waited 15000 ms"):
         simulate(Options(1, 3, 2.0))
 
 

@@ -12,6 +12,7 @@ from danube_raft.sim.checks.bounded import BoundedReads
 from danube_raft.sim.checks.elected import Elected
 from danube_raft.sim.checks.election_safety import ElectionSafety
 from danube_raft.sim.checks.expected_errors import ExpectedErrors
+from danube_raft.sim.checks.expiries import HandedOver
 from danube_raft.sim.checks.facts import Fact
 from danube_raft.sim.checks.leader_completeness import LeaderCompleteness
 from danube_raft.sim.checks.leadership_ends import LeadershipEnds, Timings
@@ -62,7 +63,9 @@ class Checks:
         self.bounded = BoundedReads(self.view, drift_ppm)
         self.watches = WatchOrder(self.view)
         self.snapshots = SnapshotsFit(self.view, good)
+        self.handed_over = HandedOver((lambda: 0) if timings is None else timings.now)
         checks: tuple[Check, ...] = (
+            self.handed_over,
             ElectionSafety(self.view),
             Elected(self.view),
             LogMatching(self.view),

@@ -21,12 +21,12 @@ def check_lives(events: Sequence[Record]) -> None:
         before = alive.get(event[KEY])
         if event[VALUE] is None:
             if before is None:
-                raise Violation(f"{event[KEY]} ends in revision {event[MOD_REVISION]} and was not there")
+                raise Violation(f"deleted and was not there: {event[KEY]} in revision {event[MOD_REVISION]}")
             del alive[event[KEY]]
             continue
         begun = (
             (event[MOD_REVISION], 1) if before is None else (before[_CREATE_REVISION], before[VERSION] + 1)
         )
         if (event[_CREATE_REVISION], event[VERSION]) != begun:
-            raise Violation(f"{event} does not follow {before}")
+            raise Violation(f"a change does not follow the one before: {event} after {before}")
         alive[event[KEY]] = event

@@ -1,7 +1,7 @@
 """Clients see only errors that they must see: what faults make unavoidable, and nothing that blames the request or the node.
 
 All requests of the workload are right and small, so no answer may call them wrong; a node that must not go on says so to
-nobody. The next page of a listing may be compacted (whether it is, see prefixes.py). `NotLeader` is for clients that know no other node: the store's own client asks on.
+nobody. The past, and so the next page of a listing, may be compacted (whether it is, see prefixes.py). `NotLeader` is for clients that know no other node: the store's own client asks on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class ExpectedErrors:
         assert isinstance(fact, Ended)
         operation = fact.operation
         kind = operation.error.partition(":")[0]
-        if kind == "Compacted" and operation.kind == "range" and operation.args[2] is not None:
+        if kind == "Compacted" and operation.past is not None:
             return
         if kind and kind not in ALLOWED:
             raise Violation(f"a client is told what it need not see: {operation}")

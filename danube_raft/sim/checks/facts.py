@@ -154,6 +154,13 @@ class Sent(NamedTuple):
     message: peer.Message
 
 
+class Refused(NamedTuple):
+    """A message to a peer was to leave, and there was no link that took it."""
+
+    header: peer.Header
+    message: peer.Message
+
+
 class Received(NamedTuple):
     """Consensus of `node` takes a message of a peer, at virtual time `at`."""
 
@@ -186,7 +193,7 @@ class Marked(NamedTuple):
 
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
-    | ReadAsked | ReadAnswered | Sent | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
+    | ReadAsked | ReadAnswered | Sent | Refused | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
 )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """A leader that is cut off from a quorum, or whose disk does not answer, leads no longer than it must (check-quorum, thesis
 §6.2; INTERNALS §1; PITFALLS 7, 22): while it does, nobody else can help.
 
-Looked at when it sends a heartbeat: for an election timeout it may not have noticed, and for one more it may be late.
+Looked at when it sends a heartbeat, or would if a link took it: for an election timeout it may not have noticed, and for one more it may be late.
 Time in which it sent nothing does not count, since its process may have been stopped.
 """
 
@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from danube_raft.sim.checks.facts import Booted, Fact, Issued, Received, Sent, Synced, Told, Violation
+from danube_raft.sim.checks.facts import (
+    Booted,
+    Fact,
+    Issued,
+    Received,
+    Refused,
+    Sent,
+    Synced,
+    Told,
+    Violation,
+)
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.schedule import MS
 from danube_raft.wire import peer
@@ -41,7 +51,7 @@ class _Leader:
 class LeadershipEnds:
     """Remembers when each leader was heard by whom, and since when a write is under way."""
 
-    wants = (Booted, Issued, Received, Sent, Synced, Told)
+    wants = (Booted, Issued, Received, Refused, Sent, Synced, Told)
 
     def __init__(self, view: View, timings: Timings) -> None:
         self._view = view
@@ -68,7 +78,7 @@ class LeadershipEnds:
                 self._leaders[fact.node] = _Leader(self._now())
         elif isinstance(fact, Received):
             self._received(fact)
-        elif isinstance(fact, Sent) and isinstance(fact.message, peer.Heartbeat):
+        elif isinstance(fact, Sent | Refused) and isinstance(fact.message, peer.Heartbeat):
             self._sends(fact.header.sender)
 
     def _received(self, fact: Received) -> None:

@@ -40,10 +40,10 @@ def check_once(operations: Sequence[Operation], events: Sequence[Record]) -> Non
         _check(operation, written.get(cause, []))
     for cause, revisions in written.items():
         if not most[cause]:
-            raise Violation(f"{cause} is in the store, and nobody wrote it")
+            raise Violation(f"in the store, and nobody wrote it: {cause}")
         if len(revisions) > most[cause]:
             raise Violation(
-                f"{cause} was written {len(revisions)} times for {most[cause]} writes: {revisions}"
+                f"written {len(revisions)} times for {most[cause]} writes: {cause} in {revisions}"
             )
     _check_deletes(operations, events)
     _check_counters(operations, events)
@@ -56,12 +56,12 @@ def _check(operation: Operation, revisions: list[int]) -> None:
         swapped, revision = operation.result[:2]
         if not swapped:
             if revisions:
-                raise Violation(f"a swap that was refused is in revision {revisions}: {operation}")
+                raise Violation(f"a swap that was refused is in the store: {operation} in {revisions}")
             return
     else:
         revision = operation.result[0]
     if revision not in revisions:
-        raise Violation(f"acknowledged and lost (it is in revisions {revisions}): {operation}")
+        raise Violation(f"acknowledged and lost: {operation}, it is in revisions {revisions}")
 
 
 def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) -> None:
@@ -86,7 +86,7 @@ def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) ->
             most.update(key for key in deleted if key.startswith(operation.key))
     for key in sorted(deleted.keys() | most.keys()):
         if key.startswith("/k") and not least[key] <= deleted[key] <= most[key]:
-            raise Violation(f"{key} was deleted {deleted[key]} times for {least[key]} to {most[key]} deletes")
+            raise Violation(f"deleted {deleted[key]} times for {least[key]} to {most[key]} deletes: {key}")
 
 
 def _check_counters(operations: Sequence[Operation], events: Sequence[Record]) -> None:

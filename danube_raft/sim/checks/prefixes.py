@@ -26,8 +26,8 @@ def check_prefixes(operations: Sequence[Operation], archive: Archive) -> None:
             _check_delete(operation, archive)
         elif operation.kind == "range" and operation.outcome == OK:
             _check_page(operation, archive, places)
-        elif operation.kind == "range" and operation.error.startswith("Compacted"):
-            pinned = operation.args[3]
+        elif operation.kind in ("range", "get") and operation.error.startswith("Compacted"):
+            pinned = operation.past
             if pinned is None or pinned >= max(archive.compactions, default=0):
                 raise Violation(f"the store was never compacted beyond {pinned}: {operation}")
 

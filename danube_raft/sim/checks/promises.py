@@ -2,12 +2,14 @@
 storage before responding to RPCs"; PITFALLS 1, 2, 19).
 
 A vote promises that vote, a request for votes the candidate's own; an ack promises the leader's entry at the index
-that it names, and all before it; so does the answer to a snapshot that it is installed.
+that it names, and all before it, and its term: who acks in it will not go back to an older one; so does the answer to a
+snapshot that it is installed. The answer to a heartbeat promises its index only: it says that nobody newer was known
+here, which stays true, since whoever votes in a newer term has that on disk first.
 """
 
 from __future__ import annotations
 
-from danube_raft.sim.checks.facts import Fact, Sent, Violation
+from danube_raft.sim.checks.facts import Fact, Sent, Synced, Violation
 from danube_raft.sim.checks.view import Replica, View
 from danube_raft.wire import peer
 
@@ -15,13 +17,19 @@ from danube_raft.wire import peer
 class Promises:
     """Compares every vote and ack with the disk at the moment when it leaves."""
 
-    wants = (Sent,)
+    wants = (Sent, Synced)
 
     def __init__(self, view: View) -> None:
         self._view = view
+        self._votes: set[tuple[int, int, int]] = set()
+        """(node, term, vote): all that were ever on a disk, since the voter may be in a newer term by now."""
 
     def take(self, fact: Fact) -> None:
         """The disk holds what the message says."""
+        if isinstance(fact, Synced):
+            if fact.write.hard_state is not None:
+                self._votes.add((fact.node, *fact.write.hard_state))
+            return
         assert isinstance(fact, Sent)
         header, message = fact
         replica = self._view.replicas[header.sender]
@@ -31,7 +39,9 @@ class Promises:
             self._voted(replica, header, header.sender)
         elif isinstance(message, peer.AppendReply) and message.success:
             if replica.hard_state.term < header.term:
-                raise Violation(f"{header} acks in a term that is not durable ({replica.hard_state})")
+                raise Violation(
+                    f"acks in a term that is not durable: {header}, on disk is {replica.hard_state}"
+                )
             self._holds(replica, header, message.match_index)
         elif isinstance(message, peer.HeartbeatReply):
             self._holds(replica, header, message.match_index)
@@ -40,8 +50,8 @@ class Promises:
 
     def _voted(self, replica: Replica, header: peer.Header, candidate: int) -> None:
         stored = replica.hard_state
-        if stored.term <= header.term and stored != (header.term, candidate):
-            raise Violation(f"{header} votes for {candidate}, but on disk is {stored}")
+        if (header.sender, header.term, candidate) not in self._votes:
+            raise Violation(f"votes and has it not on disk: {header} for {candidate}, on disk is {stored}")
 
     def _holds(self, replica: Replica, header: peer.Header, index: int) -> None:
         if index == 0:
@@ -51,5 +61,6 @@ class Promises:
         leads = leader.role == "leader" and leader.term == header.term
         if term == 0 or (leads and leader.term_at(index) != term):
             raise Violation(
-                f"{header} acks index {index}, where its disk has term {term} and the leader {leader.term_at(index)}"
+                f"acks index {index} that it does not hold: {header}, its disk has term {term} there and the "
+                f"leader {leader.term_at(index)}"
             )

@@ -1,8 +1,8 @@
 """The committed log, applied once more by itself, explains everything that anybody saw.
 
 - Every node's state equals the replay's at the same index, bit for bit (Raft paper, state machine safety).
-- Every read, of whatever level, shows its key exactly as it was at the revision that the answer names: nobody reads
-  what was never committed.
+- Every read, of whatever level, shows its key exactly as it was at the revision that the answer names, or that was asked for:
+  nobody reads what was never committed.
 """
 
 from __future__ import annotations
@@ -47,9 +47,10 @@ def check_reads(operations: Sequence[Operation], archive: Archive) -> None:
             found = operation.result[0]
             if operation.revision > archive.revision:
                 raise Violation(f"an answer from a revision that is not committed: {operation}")
-            expected = archive.at(operation.key, operation.revision)
+            shown = operation.revision if operation.past is None else operation.past
+            expected = archive.at(operation.key, shown)
             if found != expected:
-                raise Violation(f"at revision {operation.revision} the key was {expected}: {operation}")
+                raise Violation(f"at revision {shown} the key was {expected}: {operation}")
 
 
 def check_replicas(machines: dict[int, Machine], reference: Machine) -> None:

@@ -33,5 +33,5 @@ class SessionReads:
 
 
 def _chooses(read: Operation) -> bool:
-    """Whether the revision that it shows was chosen for it; a later page shows that of the first."""
-    return read.kind == "get" or (read.kind == "range" and read.args[2] is None)
+    """Whether the revision that it shows was chosen for it: no past, and no later page, which shows that of the first."""
+    return read.kind == "get" or (read.kind == "range" and read.past is None)

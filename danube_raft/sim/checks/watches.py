@@ -119,7 +119,7 @@ def _compare(found: list[tuple[int, Any]], expected: list[tuple[int, Any]], watc
     if len(found) != len(expected):
         left = (found if len(found) > len(expected) else expected)[min(len(found), len(expected)) :]
         what = "nothing makes" if len(found) > len(expected) else "it never got"
-        raise Violation(f"{what} {left[0]}: {watch}")
+        raise Violation(f"{what}: {left[0]}, {watch}")
 
 
 def _check_marks(watch: WatchLog) -> None:
