@@ -10,8 +10,9 @@ import argparse
 import signal
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def _try_all(mutants: list[Mutant], plan: Plan, jobs: int) -> list[Verdict]:
     signal.signal(signal.SIGTERM, _interrupt)
     pool = ThreadPoolExecutor(jobs)
     try:
-        for future in as_completed([pool.submit(attempt, mutant, plan, children) for mutant in mutants]):
+        with _uninterrupted():
+            trials = [pool.submit(attempt, mutant, plan, children) for mutant in mutants]
+        for future in as_completed(trials):
             verdict = future.result()
             verdicts.append(verdict)
             _say(verdict.line())
@@ -98,6 +101,22 @@ def _try_all(mutants: list[Mutant], plan: Plan, jobs: int) -> list[Verdict]:
         children.kill()
         pool.shutdown(cancel_futures=True)
     return verdicts
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """An interrupt comes at the end: in the middle of the start of a thread it would leave one behind that its pool does
+    not know, and that nobody ends."""
+    came: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda found, _: came.append(found)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def _interrupt(number: int, frame: Any) -> None:
