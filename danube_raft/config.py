@@ -76,6 +76,9 @@ class Config:
     )
     kv_stuck_ms: int = _setting(10_000, "kv-server without progress for this long is killed", 500, 600_000)
     log_stuck_ms: int = _setting(15_000, "log-writer without progress for this long is killed", 500, 600_000)
+    disk_stable_ms: int = _setting(
+        300_000, "a disk that fails again sooner than this keeps the node down", 0, 86_400_000
+    )
     stop_timeout_ms: int = _setting(2_000, "time that the processes get to end in order", 100, 60_000)
     watch_progress_ms: int = _setting(10_000, "time between progress marks of a watch", 100, 600_000)
     watch_keep_alive_ms: int = _setting(30_000, "silence after which a watch is dropped", 500, 3_600_000)
