@@ -26,8 +26,9 @@ from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity, answer_prepare_init
 from danube_raft.node.roster import Roster
-from danube_raft.raft.core import RAFT_MESSAGES, Core
+from danube_raft.raft.core import Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
+from danube_raft.raft.table import RAFT_MESSAGES
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, unpack_configuration
 

@@ -66,9 +66,7 @@ class Restarts:
             raise errors.CrashLoop(
                 f"{ending.reason}; the node failed {self.failures} times in a row, giving up"
             )
-        return (
-            0 if self.failures == 1 else min(RESTART_PAUSE_MS << (self.failures - 2), RESTART_PAUSE_MAX_MS)
-        )
+        return 0 if self.failures == 1 else min(RESTART_PAUSE_MS << (self.failures - 2), RESTART_PAUSE_MAX_MS)
 
     def _disk_failed(self, error: errors.DiskFailed, now: int) -> None:
         before, self._disk_failed_at = self._disk_failed_at, now

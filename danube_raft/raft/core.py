@@ -1,9 +1,9 @@
-"""The Raft core of one node: inputs, the table role × message, one output.
+"""The Raft core of one node: inputs, one output.
 
 - Pure and synchronous. `now` is monotonic ms and never goes back; randomness is handed in; nothing here does I/O.
 - After any inputs the caller takes one `Output` and carries it out (see output.py), then sleeps until `next_timer()`.
 - A message of another term goes through terms.py first.
-- Every role has a row for every Raft message; `_inert` says that it has no effect there.
+- What a message means to a role is in table.py.
 - What holds after each input is asserted, see invariants.py.
 
 What a role does belongs into its module, what a node knows into state.py.
@@ -11,15 +11,13 @@ What a role does belongs into its module, what a node knows into state.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from danube_raft.config import Config
-from danube_raft.raft import candidate, follower, leader, terms
+from danube_raft.raft import candidate, leader, terms, transfer
 from danube_raft.raft.invariants import Invariants
 from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
 from danube_raft.raft.read_index import NOT_LEADER
-from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, Installing, State
+from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, Installing, State
+from danube_raft.raft.table import RAFT_MESSAGES, TABLE, TIMERS
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_CONFIGURATION,
@@ -28,66 +26,6 @@ from danube_raft.wire.entry import (
     Entry,
     pack_configuration,
 )
-
-Handler = Callable[[State, peer.Header, Any], None]
-
-
-def _inert(state: State, header: peer.Header, message: peer.Message) -> None:
-    """This message has no effect in this role: it is late, or meant for a role that was given up."""
-
-
-TABLE: dict[str, dict[type[peer.Message], Handler]] = {
-    FOLLOWER: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: _inert,
-        peer.RequestVote: follower.on_request_vote,
-        peer.VoteReply: _inert,
-        peer.AppendEntries: follower.on_append_entries,
-        peer.AppendReply: _inert,
-        peer.Heartbeat: follower.on_heartbeat,
-        peer.HeartbeatReply: _inert,
-    },
-    PRE_CANDIDATE: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: candidate.on_pre_vote_reply,
-        peer.RequestVote: follower.on_request_vote,
-        peer.VoteReply: _inert,
-        peer.AppendEntries: candidate.on_append_entries,
-        peer.AppendReply: _inert,
-        peer.Heartbeat: candidate.on_heartbeat,
-        peer.HeartbeatReply: _inert,
-    },
-    CANDIDATE: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: _inert,
-        peer.RequestVote: follower.refuse_vote,
-        peer.VoteReply: candidate.on_vote_reply,
-        peer.AppendEntries: candidate.on_append_entries,
-        peer.AppendReply: _inert,
-        peer.Heartbeat: candidate.on_heartbeat,
-        peer.HeartbeatReply: _inert,
-    },
-    LEADER: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: _inert,
-        peer.RequestVote: follower.refuse_vote,
-        peer.VoteReply: _inert,
-        peer.AppendEntries: leader.on_second_leader,
-        peer.AppendReply: leader.on_append_reply,
-        peer.Heartbeat: leader.on_second_leader,
-        peer.HeartbeatReply: leader.on_heartbeat_reply,
-    },
-}
-
-TIMERS: dict[str, Callable[[State], None]] = {
-    FOLLOWER: candidate.follower_timer,
-    PRE_CANDIDATE: candidate.candidate_timer,
-    CANDIDATE: candidate.candidate_timer,
-    LEADER: leader.timer,
-}
-
-RAFT_MESSAGES = frozenset(TABLE[FOLLOWER])
-"""What `Core.step` takes; other peer messages belong to whoever drives the core."""
 
 
 class Core:
@@ -167,6 +105,19 @@ class Core:
         if state.role != LEADER:
             return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
         refusal = leader.propose(state, origin, payload, wall_ms)
+        self._check()
+        return refusal
+
+    def transfer(self, to: int, now: int) -> Refusal | None:
+        """Hand leadership to voter `to` (0: to the most up-to-date one); None when it was begun, or is under way to it.
+
+        Until it succeeds or is given up, after the shortest election timeout, this leader takes no proposals.
+        """
+        state = self._state
+        state.enter(now)
+        if state.role != LEADER:
+            return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
+        refusal = transfer.begin(state, to or transfer.successor(state))
         self._check()
         return refusal
 

@@ -96,7 +96,8 @@ class Committed(NamedTuple):
 
 
 class ProposeRejected(NamedTuple):
-    """Batch `seq` was not taken. `reason` is no-leader, not-leader or overloaded; `hint` the leader's id or 0.
+    """Batch `seq` was not taken. `reason` is no-leader, not-leader, overloaded or transferring; `hint` the leader's
+    id (the next leader's), or 0.
     `left`: it was refused by another node, so that another copy of it may still be under way."""
 
     seq: int

@@ -17,7 +17,14 @@ from danube_raft.errors import (
     NewerFormat,
     PortInUse,
 )
-from danube_raft.node.restarts import CRASHES_MAX, LASTED_MS, RESTART_PAUSE_MAX_MS, STABLE_MS, Ending, Restarts
+from danube_raft.node.restarts import (
+    CRASHES_MAX,
+    LASTED_MS,
+    RESTART_PAUSE_MAX_MS,
+    STABLE_MS,
+    Ending,
+    Restarts,
+)
 
 KILLED = "kv-server (pid 7) ended: killed by SIGKILL"
 STABLE = Config().disk_stable_ms
@@ -58,12 +65,16 @@ def test_pauses_grow_up_to_a_limit_and_the_row_of_failures_has_an_end() -> None:
     assert caught.value.exit_code == 13
 
 
-@pytest.mark.parametrize("stable", [{"ready": 500_000 - STABLE_MS - 1}, {"began": 500_000 - LASTED_MS - 1}])
-def test_a_boot_that_served_or_lasted_begins_a_new_row(stable: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    "stable",
+    [ending(500_000, ready=500_000 - STABLE_MS - 1), ending(500_000, began=500_000 - LASTED_MS - 1)],
+    ids=["served", "lasted"],
+)
+def test_a_boot_that_served_or_lasted_begins_a_new_row(stable: Ending) -> None:
     restarts = Restarts(Config())
     for n in range(1, CRASHES_MAX + 1):
         restarts.after(ending(1_000 * n))
-    assert restarts.after(ending(500_000, **stable)) == 0
+    assert restarts.after(stable) == 0
     assert restarts.failures == 1
 
 
@@ -71,7 +82,9 @@ def test_a_disk_that_failed_gets_one_more_chance() -> None:
     """Verified once more at the next open; when it fails again soon, going on would only lose more."""
     restarts = Restarts(Config())
     assert restarts.after(ending(10_000, DiskFailed("EIO"))) == 0
-    with pytest.raises(DiskFailed, match="EIO; the disk had failed 250 s before, so the node stays down") as caught:
+    with pytest.raises(
+        DiskFailed, match="EIO; the disk had failed 250 s before, so the node stays down"
+    ) as caught:
         restarts.after(ending(260_000, DiskFailed("EIO"), ready=11_000))
     assert caught.value.exit_code == 12
 

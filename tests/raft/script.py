@@ -9,6 +9,7 @@ script reads as a conversation. Nodes draw the shortest random time plus 10 ms t
                                        what N's disk holds (terms from index 1 on), before `restart`
     bootstrap N… · allow N… · restart N…
     propose N text [count] · read N counter · applied N index · unreachable N peer
+    transfer N peer                    hand leadership over (0: to whoever fits best)
     ack N [count] · chunk N            the disk syncs / answers ReadLogs
     time ms · timer N…                 the clock moves / runs what is due
     deliver|drop|duplicate [A->B] [Kind]     messages in flight; `*` is any node; all of them if nothing is named
@@ -166,6 +167,13 @@ class Script:
     def do_unreachable(self, words: list[str]) -> None:
         node = self._node(words[0])
         node.core.unreachable(int(words[1]), self.world.now)
+        self._show(node)
+
+    def do_transfer(self, words: list[str]) -> None:
+        node = self._node(words[0])
+        refusal = node.core.transfer(int(words[1]), self.world.now)
+        if refusal is not None:
+            self._say(f"{node.node_id}: refused {refusal.reason}, hint {refusal.hint}")
         self._show(node)
 
     def do_ack(self, words: list[str]) -> None:
