@@ -73,6 +73,7 @@ def build(
     # Each process loads its own part only: the imports are most of what a start takes.
     if process == LOG:
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
+        from danube_raft.storage.disk_space import free_bytes  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
 
         supervisor = endpoints[SUPERVISOR]
@@ -80,8 +81,9 @@ def build(
         def report() -> None:
             supervisor.send([Progress(0)])
 
-        store = RocksLogStore(Path(config.data_dir) / "log", report)
-        return LogWriter(store, config, pid, time.perf_counter_ns)
+        data_dir = Path(config.data_dir)
+        store = RocksLogStore(data_dir / "log", report)
+        return LogWriter(store, config, pid, time.perf_counter_ns, lambda: free_bytes(data_dir))
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415

@@ -25,7 +25,9 @@ from danube_raft.config import Config
 from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity, answer_prepare_init
+from danube_raft.node.leaderless import Leaderless
 from danube_raft.node.roster import Roster
+from danube_raft.node.space import DiskSpace
 from danube_raft.raft.core import Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
 from danube_raft.raft.table import RAFT_MESSAGES
@@ -34,10 +36,6 @@ from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, unpac
 
 Origin = tuple[int, int, int]
 """(node id, boot epoch, batch seq)."""
-
-SAY_MS = 5_000
-SAY_LATER_MS = 10_000
-"""A node without a leader says for whom it waits after this time, and again every so often."""
 
 log = logging.getLogger("danube_raft.consensus")
 
@@ -75,7 +73,8 @@ class Consensus:
         self._appended: dict[int, tuple[int, int]] = {}
         """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
         self._roster = Roster(config, identity, founding)
-        self._say_at: int | None = None
+        self._space = DiskSpace(config)
+        self._leaderless = Leaderless(self._roster)
         self._last_leader = 0
         self._leader_changes = 0
         self._committed_entries = 0
@@ -118,6 +117,7 @@ class Consensus:
         wake = core.next_timer()
         if wake is not None and now >= wake:
             core.timer(now)
+        self._for_kv += self._space.turn(core, now)
         output = core.take_output()
         self._pass_on(output, now)
         # Before the peers: clients wait for what the kv-server gets.
@@ -125,22 +125,12 @@ class Consensus:
             self.outbox.extend([(KV, message) for message in self._for_kv])
             self._for_kv.clear()
         self._to_peers(core, output)
-        self._say_waiting(core, now)
+        self._leaderless.turn(core, now)
 
     def next_timer(self) -> int | None:
         """The core's next timer, or the next time to say what is missing."""
-        wakes = (None if self._core is None else self._core.next_timer(), self._say_at)
+        wakes = (None if self._core is None else self._core.next_timer(), self._leaderless.say_at)
         return min((wake for wake in wakes if wake is not None), default=None)
-
-    def _say_waiting(self, core: Core, now: int) -> None:
-        if core.leader_id:
-            self._say_at = None
-        elif self._say_at is None:
-            self._say_at = now + SAY_MS
-        elif now >= self._say_at:
-            self._say_at = now + SAY_LATER_MS
-            missing = self._roster.missing(now)
-            log.info("no leader; %s", f"waiting for {missing} to answer" if missing else "asking for votes")
 
     # ---------------------------------------------------------------- log-writer
 
@@ -149,6 +139,8 @@ class Consensus:
             self._known_core().durable(message.seq, now)
         elif isinstance(message, local.LogChunk):
             self._known_core().log_chunk(message.first, message.entries, now)
+        elif isinstance(message, local.FreeSpace):
+            self._space.measured(message.free_bytes)
         elif isinstance(message, local.Recovered):
             self._recover(message, now)
 
@@ -306,6 +298,8 @@ class Consensus:
             "commit_index": core.commit_index,
             "committed_entries": self._committed_entries,
             "suspect": core.suspect,
+            "low_space": self._space.low,
+            "disk_free_bytes": self._space.free_bytes,
             "missing": "" if follows else self._roster.missing(now),
             "peer_lag_entries": lags,
             "counters": dict(self._counters),
@@ -324,6 +318,7 @@ class Consensus:
             "durable_index": core.durable_index,
             "commit_index": core.commit_index,
             "snapshot_index": core.snapshot_index,
+            "low_space": self._space.low,
             "cluster_time_ms": core.cluster_time(now),
             "members": self._roster.members(core, now),
             "pids": dict(self._pids),

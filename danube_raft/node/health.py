@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from danube_raft.config import MIB
 from danube_raft.node.handler import CONSENSUS, KV, LOG
 from danube_raft.node.view import DOWN, FORMING, RUNNING, STOPPING, NodeView
 
@@ -102,6 +103,12 @@ def _unsound(view: NodeView) -> list[str]:
     if suspect:
         reasons.append(
             f"the log may have lost its end ({suspect}): the node does not vote until a leader has brought it up to date"
+        )
+    if view.report(CONSENSUS).get("low_space"):
+        free_mib = (view.report(CONSENSUS).get("disk_free_bytes") or 0) // MIB
+        reasons.append(
+            f"no space: {free_mib} MiB are free on the disk of the data directory, too little for writes that grow it; "
+            "make room there"
         )
     if view.report(KV).get("full"):
         reasons.append(

@@ -20,7 +20,14 @@ from collections import Counter
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion, RequestTooLarge
+from danube_raft.errors import (
+    DanubeRaftError,
+    InvalidArgument,
+    NoSpace,
+    Overloaded,
+    ProtocolVersion,
+    RequestTooLarge,
+)
 from danube_raft.kv import limits
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
@@ -103,6 +110,7 @@ class KvServer:
         self._owed_bytes = 0
         self._owe_until = NEVER
         self._read_bytes = 0
+        self._low_space = False
         self._caught_up = False
         self._catch_up_index = UNKNOWN
         self._catch_up_at = NEVER
@@ -224,6 +232,8 @@ class KvServer:
                     raise RequestTooLarge(
                         f"the request has {len(chunk)} bytes, over the limit of {self._config.request_max_bytes}"
                     )
+                if self._low_space and self._machine.grows(request):
+                    raise NoSpace("the disk is nearly full: delete keys, or make room on it")
                 waiter = (envelope, request[REQUEST_ID], self._deadline(request, now))
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
@@ -281,6 +291,8 @@ class KvServer:
             self._new_role(message, now)
         elif isinstance(message, local.ProposeRejected):
             self._proposals.rejected(message.seq, message.reason, message.left, now)
+        elif isinstance(message, local.Space):
+            self._low_space = message.low
         elif isinstance(message, local.StatusReply):
             self._status.answer(message, self._sizes(), self._counters)
 

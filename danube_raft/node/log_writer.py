@@ -13,6 +13,7 @@ Nothing is decided here. Which entries to write, cut or forget is consensus' bus
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
@@ -29,9 +30,17 @@ _Job = local.Write | local.InstallPoint | local.Purge | local.ReadLog
 
 
 class LogWriter:
-    """Handler of the log-writer process; `pid` is what it reports as its own, `stopwatch` times the synced writes."""
+    """Handler of the log-writer process; `pid` is what it reports as its own, `stopwatch` times the synced writes,
+    `free_bytes` tells how much room the disk has, which consensus hears every `space_check_ms`."""
 
-    def __init__(self, store: LogStore, config: Config, pid: int, stopwatch: Stopwatch = stopped) -> None:
+    def __init__(
+        self,
+        store: LogStore,
+        config: Config,
+        pid: int,
+        stopwatch: Stopwatch = stopped,
+        free_bytes: Callable[[], int] | None = None,
+    ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._store = store
         self._pid = pid
@@ -39,6 +48,9 @@ class LogWriter:
         self._waiting: deque[_Job] = deque()
         self._stopwatch = stopwatch
         self._syncs = Histogram()
+        self._free_bytes = free_bytes
+        self._space_check_ms = config.space_check_ms
+        self._look_at: int | None = None
         self._seq = 0
         self._now = 0
         self._ready = False
@@ -57,6 +69,7 @@ class LogWriter:
         """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
         self._now = now
         found = self._store.open()
+        self._look_at = None if self._free_bytes is None else now
         self._ready = True
         self._send(
             local.Recovered(
@@ -90,10 +103,13 @@ class LogWriter:
             else:
                 self._waiting.popleft()
                 done_bytes += self._do(job)
+        if self._free_bytes is not None and self._look_at is not None and now >= self._look_at:
+            self._look_at = now + self._space_check_ms
+            self._send(local.FreeSpace(self._free_bytes()))
 
     def next_timer(self) -> int | None:
-        """At once if a turn left something waiting."""
-        return self._now if self._waiting else None
+        """At once if a turn left something waiting, else the next look at the room on the disk."""
+        return self._now if self._waiting else self._look_at
 
     def report(self, now: int) -> dict[str, Any]:  # noqa: ARG002 -- as every process has it
         """How long its synced writes took."""
@@ -137,5 +153,5 @@ class LogWriter:
         assert seq == self._seq + 1, f"write {seq} came after write {self._seq}"
         self._seq = seq
 
-    def _send(self, message: local.Recovered | local.Durable | local.LogChunk) -> None:
+    def _send(self, message: local.Recovered | local.Durable | local.LogChunk | local.FreeSpace) -> None:
         self.outbox.append((CONSENSUS, message))

@@ -109,7 +109,7 @@ class Core:
         return refusal
 
     def transfer(self, to: int, now: int) -> Refusal | None:
-        """Hand leadership to voter `to` (0: to the most up-to-date one); None when it was begun, or is under way to it.
+        """Hand leadership to voter `to` (0: to the most up-to-date one that has room on its disk); None when it was begun, or is under way to it.
 
         Until it succeeds or is given up, after the shortest election timeout, this leader takes no proposals.
         """
@@ -320,6 +320,20 @@ class Core:
     def installing(self) -> bool:
         """Whether a snapshot is on its way into the log."""
         return self._state.installing is not None
+
+    @property
+    def low_space(self) -> bool:
+        """Whether the disk is nearly full. The others are told."""
+        return self._state.low_space
+
+    @low_space.setter
+    def low_space(self, low: bool) -> None:
+        self._state.low_space = low
+
+    @property
+    def leader_low_space(self) -> bool:
+        """Whether the leader's disk is nearly full, and it has nobody to hand over to."""
+        return self._state.leader_low_space
 
     @property
     def suspect(self) -> str:

@@ -49,7 +49,10 @@ def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> 
     state.heard_leader(header.sender, message.commit_index, message.time_ms)
     state.commit_to(min(message.commit_index, state.verified_index))
     match_index = min(state.verified_index, state.writes.durable_index)
-    state.send(header.sender, peer.HeartbeatReply(message.round, match_index, not state.suspect))
+    state.leader_low_space = message.low_space
+    state.send(
+        header.sender, peer.HeartbeatReply(message.round, match_index, not state.suspect, state.low_space)
+    )
 
 
 def _take(state: State, entries: tuple[Entry, ...]) -> None:

@@ -130,6 +130,7 @@ def on_heartbeat_reply(state: State, header: peer.Header, message: peer.Heartbea
     _heard(state, progress, message.counted)
     if message.counted:
         progress.round = max(progress.round, message.round)
+    progress.low_space = message.low_space
     _acked(state, progress, message.match_index, message.counted)
     if state.now - progress.asked_at < state.config.heartbeat_ms // 2:
         return
@@ -234,8 +235,9 @@ def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entr
 
 def _heartbeat(state: State, lead: Leadership) -> None:
     time_ms = state.clock.read(state.now)
+    low_space = state.low_space and not transfer.successor(state)
     for to in lead.peers:
-        state.send(to, peer.Heartbeat(lead.reads.number, state.commit_index, time_ms))
+        state.send(to, peer.Heartbeat(lead.reads.number, state.commit_index, time_ms, low_space))
 
 
 def _prefix(entries: tuple[Entry, ...], max_bytes: int) -> tuple[Entry, ...]:

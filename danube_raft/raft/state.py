@@ -82,6 +82,8 @@ class State:
         self.read_answers: list[tuple[ReadId, int]] = []
         self.lead: Leadership | None = None
         self.installing: Installing | None = None
+        # Whether the disk is nearly full; and whether the leader's is, with nobody to hand over to.
+        self.low_space = self.leader_low_space = False
         # Elections. `election_at` None: no time limit runs (a candidate waits for its disk, a learner for a leader).
         self.may_campaign = False
         self.leader_heard_at = now
@@ -172,6 +174,7 @@ class State:
             self.restart_election_timer()
         self.role = FOLLOWER
         self.leader_id = leader_id
+        self.leader_low_space = False
 
     def set_hard_state(self, term: int, vote: int) -> None:
         """Enter `term` or vote in it."""

@@ -13,8 +13,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from danube_raft.raft.leadership import Leadership, Transfer
 from danube_raft.raft.output import Refusal
 from danube_raft.raft.progress import SNAPSHOT
@@ -36,10 +34,10 @@ def begin(state: State, to: int) -> Refusal | None:
     return None
 
 
-def successor(state: State, avoid: Collection[int] = ()) -> int:
-    """The fit voter whose log is known to reach farthest; 0: there is none."""
+def successor(state: State) -> int:
+    """The fit voter, with room on its disk, whose log is known to reach farthest; 0: there is none."""
     lead = _lead(state)
-    fit = [to for to in lead.peers if to not in avoid and _is_fit(state, lead, to)]
+    fit = [to for to, progress in lead.peers.items() if not progress.low_space and _is_fit(state, lead, to)]
     return max(fit, key=lambda to: (lead.peers[to].counted_index, -to), default=0)
 
 

@@ -22,6 +22,9 @@ from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry
 
+ROOM_BYTES = 1 << 50
+FULL_BYTES = 1 << 20
+
 
 class Disk:
     """A `LogStore` whose syncs take virtual time. It outlives the boots of its node."""
@@ -35,6 +38,8 @@ class Disk:
         self.slow_us = 0
         """Time that every sync takes in addition, while the disk is slow."""
         self.hangs_until = 0
+        self.full_until = 0
+        """Until when there is hardly any room."""
         self.busy_until = 0
         """When the last sync that has begun will be over."""
         self.slow_syncs = 0
@@ -90,6 +95,7 @@ class Disk:
         """Quick and sound from now on. A sync that hangs goes on hanging: nobody knows how to end it."""
         self.slow_us = 0
         self.hangs_until = 0
+        self.full_until = 0
         if self._told_to_fail:
             self._told_to_fail = False
             self._log.fail_next_write(NEVER)
@@ -101,6 +107,10 @@ class Disk:
     def hang(self, now: int) -> None:
         """Syncs that begin from now on do not end for some seconds."""
         self.hangs_until = now + self._random.randrange(SECOND, 8 * SECOND)
+
+    def free_bytes(self, now: int) -> int:
+        """How much room there is: plenty, or next to none. Writes take effect all the same."""
+        return FULL_BYTES if now < self.full_until else ROOM_BYTES
 
     def _survived(self, count: int) -> None:
         for write in self._unsynced[:count]:

@@ -175,6 +175,14 @@ class Nemesis:
         node.disk.fail_next_write()
         return f"node {node.node_id}, at its next write"
 
+    def _fill_disk(self) -> str:
+        """One node is low on space, or now and then all are; what is written still fits."""
+        nodes = self._nodes if self._random.random() < 0.2 else (self._victim(),)
+        lasts_us = self._random.randrange(SECOND, 8 * SECOND)
+        for node in nodes:
+            node.disk.full_until = self._schedule.now + lasts_us
+        return f"{[node.node_id for node in nodes]} for {lasts_us / SECOND:.3f} s"
+
     def _tear(self) -> str:
         """A crash in the middle of several writes, which a slow disk lets pile up."""
         node = self._victim()
@@ -224,6 +232,18 @@ class Nemesis:
         lasts_us = round(timeouts * self._election_ms * MS)
         self._schedule.after(lasts_us, self._network.rejoin, leader.node_id)
         return f"node {leader.node_id} is alone for {lasts_us / SECOND:.3f} s"
+
+    def _hand_over(self) -> str:
+        """Whoever leads then is asked to hand over, to a certain node or to whoever fits; often again a moment later."""
+        asked = [self._random.choice((0, *self._ids())) for _ in range(self._random.randint(1, 3))]
+        for to in asked:
+            self._schedule.after(self._while(2_000), self._ask_to_hand_over, to)
+        return f"to {', '.join(str(to or 'whoever fits') for to in asked)}"
+
+    def _ask_to_hand_over(self, to: int) -> None:
+        for node in self._nodes:
+            if node.up and node.role.role == "leader":
+                node.hand_over(to)
 
     def _divide(self) -> str:
         side = frozenset(self._random.sample(self._ids(), self._random.randint(1, len(self._nodes) - 1)))

@@ -37,6 +37,7 @@ from danube_raft.sim.checks.facts import (
     Booted,
     Delivered,
     Fact,
+    Filled,
     Issued,
     ReadAnswered,
     ReadAsked,
@@ -45,7 +46,7 @@ from danube_raft.sim.checks.facts import (
     Synced,
     Told,
 )
-from danube_raft.sim.disk import Disk
+from danube_raft.sim.disk import FULL_BYTES, Disk
 from danube_raft.sim.network import Network
 from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND, Schedule
@@ -86,6 +87,14 @@ class SeenKvServer(KvServer):
         return self._streams.watches
 
 
+class SeenConsensus(Consensus):
+    """The real handler; it can be asked to hand leadership over, as an administrator does."""
+
+    def hand_over(self, to: int, now: int) -> bool:
+        """Whether it begins to."""
+        return self._core is not None and self._core.transfer(to, now) is None
+
+
 class Node:
     """One node of the world. `boot` starts it; `crash` ends it."""
 
@@ -108,6 +117,8 @@ class Node:
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
+        self.low_space = False
+        """As consensus last told it, in this boot."""
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
         self._config = config
         self._founding = founding
@@ -119,6 +130,7 @@ class Node:
         self._linked: set[int] = set()
         """Nodes to which consensus wants a link."""
         self._kv: SeenKvServer | None = None
+        self._consensus: SeenConsensus | None = None
 
     @property
     def machine(self) -> Machine:
@@ -131,6 +143,12 @@ class Node:
         """How many watches are fed here."""
         assert self._kv is not None
         return self._kv.watches
+
+    def _free_bytes(self) -> int:
+        free_bytes = self.disk.free_bytes(self._around.schedule.now)
+        if free_bytes == FULL_BYTES:
+            self._around.tell(Filled(self.node_id))
+        return free_bytes
 
     def _wall_clock_ms(self) -> int:
         return 1_700_000_000_000 + self._around.schedule.now // MS + self.wall_offset_ms
@@ -147,16 +165,18 @@ class Node:
         around.tell(Booted(self.node_id, self.boots))
         self.up, self.open = True, False
         self._kv = SeenKvServer(config, identity, Counter(), 3)
+        self._consensus = SeenConsensus(
+            config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
+        )
         handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, config, 1),
-            CONSENSUS: Consensus(
-                config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
-            ),
+            LOG: LogWriter(self.disk, config, 1, free_bytes=self._free_bytes),
+            CONSENSUS: self._consensus,
             KV: self._kv,
         }
         self._arrivals = {}
         self._linked = set()
         self.role = _STARTING
+        self.low_space = False
         self._processes = {
             name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
             for name, handler in handlers.items()
@@ -207,6 +227,12 @@ class Node:
         """SIGSTOP for one process."""
         if self.up:
             self._processes[name].pause()
+
+    def hand_over(self, to: int) -> None:
+        """Ask for leadership to be handed to `to`."""
+        if self.up:
+            assert self._consensus is not None
+            self.counts["handed_over"] += self._consensus.hand_over(to, self._clock.read())
 
     def resume(self) -> None:
         """SIGCONT for all."""
@@ -272,6 +298,9 @@ class Node:
             tell(ReadAnswered(self.node_id, message.id, message.index))
         elif isinstance(message, local.LogChunk):
             self.counts["log_chunks"] += 1
+        elif isinstance(message, local.Space):
+            self.low_space = message.low
+            self.counts["low_on_space"] += message.low
 
     def _takes(self, edge: str, message: Any) -> None:
         if edge == PEERS:
@@ -296,6 +325,8 @@ class Node:
         around = self._around
         if header.receiver not in self._linked:
             return False
+        self.counts["told_to_campaign"] += isinstance(message, peer.TimeoutNow)
+        self.counts["campaigns_when_told"] += isinstance(message, peer.RequestVote) and message.transfer
         frame = peer.pack(header, message)
         lane = 1 if isinstance(message, _BULK) else 0
         taken = around.network.send(self.node_id, header.receiver, frame, lane)

@@ -6,6 +6,7 @@ an effect shows over many seeds, see `check_coverage`.
 
 from __future__ import annotations
 
+import logging
 import re
 import traceback
 from collections import Counter
@@ -109,6 +110,7 @@ def _report(world: World) -> Report:
         effects += watcher.counts
     effects["uncertain"] = sum(operation.outcome == UNCERTAIN for operation in operations)
     effects["rejected"] = sum(operation.outcome == REJECTED for operation in operations)
+    effects["refused_for_space"] = sum(operation.error.startswith("NoSpace") for operation in operations)
     effects["overloaded"] = sum(client.overloaded for client in world.clients)
     effects["swapped"] = sum(
         o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
@@ -138,13 +140,17 @@ def _check_activity(report: Report, world: World) -> None:
         raise Idle("nothing was disturbed")
 
 
+# What handlers tell their operators is of no use here, and Python would print warnings that nobody takes.
+logging.getLogger("danube_raft").addHandler(logging.NullHandler())
+
 NEEDED = (
     "crash", "blackout", "kill log-writer", "kill consensus", "kill kv-server", "pause log-writer", "pause consensus", "pause kv-server", "freeze",
-    "slow_disk", "hang_disk", "fail_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "wall_clock", "wrong_clocks", "cut_client",
+    "slow_disk", "hang_disk", "fail_disk", "fill_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "wall_clock", "wrong_clocks", "cut_client",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "clog", "clogged", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
+    "hand_over", "handed_over", "told_to_campaign", "campaigns_when_told", "low_on_space", "refused_for_space",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""

@@ -169,6 +169,9 @@ class World:
         self._wait(
             "every client's last answer", 10_000, lambda: not any(c.busy for c in self._clients.values())
         )
+        self._wait(
+            "room on every disk to be seen", 10_000, lambda: not any(n.low_space for n in self.nodes.values())
+        )
         for place in range(len(self.nodes)):
             self._probe(place)
         self._wait("all replicas at the end of the log", 10_000, self._is_level)

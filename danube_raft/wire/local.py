@@ -149,6 +149,12 @@ class InstallSnapshot(NamedTuple):
     term: int
 
 
+class Space(NamedTuple):
+    """`low`: too little room on the disk, here or at a leader that can hand leadership to nobody."""
+
+    low: bool
+
+
 class Removed(NamedTuple):
     """This node is no longer a member, as of the configuration at `index`."""
 
@@ -263,6 +269,12 @@ class Durable(NamedTuple):
     seq: int
 
 
+class FreeSpace(NamedTuple):
+    """How much may still be written to the disk; measured now and then."""
+
+    free_bytes: int
+
+
 class LogChunk(NamedTuple):
     """Answer to a ReadLog: entries from its `first` on; empty when that is not in the log (any more)."""
 
@@ -348,7 +360,7 @@ Message = (
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
     | ConfirmRead | ReadConfirmed | SnapshotsFound | AskPoint | LoadSnapshot | ReadPoint | ReadPiece | StagePiece
-    | PointRead | Piece | Staged
+    | PointRead | Piece | Staged | Space | FreeSpace
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
@@ -356,6 +368,7 @@ KINDS: tuple[type[Message], ...] = (
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
     Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
     ReadConfirmed, SnapshotsFound, AskPoint, LoadSnapshot, ReadPoint, ReadPiece, StagePiece, PointRead, Piece, Staged,
+    Space, FreeSpace,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

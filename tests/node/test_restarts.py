@@ -60,7 +60,7 @@ def test_pauses_grow_up_to_a_limit_and_the_row_of_failures_has_an_end() -> None:
     assert pauses[:4] == [0, 50, 100, 200]
     assert pauses == sorted(pauses)
     assert pauses[-1] == RESTART_PAUSE_MAX_MS
-    with pytest.raises(CrashLoop, match="killed by SIGKILL.*11 times in a row") as caught:
+    with pytest.raises(CrashLoop, match=r"killed by SIGKILL.*11 times in a row") as caught:
         restarts.after(ending(1_000_000))
     assert caught.value.exit_code == 13
 

@@ -326,6 +326,9 @@ class Script:
         name = type(message).__name__
         fields = message._asdict()
         entries = fields.pop("entries", None)
+        # What is hardly ever so is said only when it is.
+        if not fields.get("low_space"):
+            fields.pop("low_space", None)
         text = " ".join(f"{key}={value}" for key, value in fields.items())
         return f"{name} {text}" + ("" if entries is None else f" {_entries(entries) or '(empty)'}")
 

@@ -226,3 +226,35 @@ def test_it_goes_round_and_nothing_is_lost() -> None:
         leader = to
     assert len({tuple(cluster.terms(node_id)) for node_id in cluster.world.nodes}) == 1
     assert cluster[3].commit_index == cluster[3].last_index
+
+
+def test_whoever_is_low_on_space_is_not_chosen_and_may_be_named() -> None:
+    """Leadership would only wander on; an administrator knows what he does."""
+    cluster = led()
+    cluster[2].low_space = True
+    cluster.run(200)
+    assert transfer(cluster, 0) is None
+    cluster.settle()
+    assert cluster[3].role == "leader"
+    cluster.run(200)
+    assert transfer(cluster, 2, by=3) is None
+    cluster.settle()
+    assert cluster[2].role == "leader"
+
+
+def test_a_leader_that_is_low_says_so_only_while_nobody_else_has_room() -> None:
+    """Else clients of the others would be refused for the moment that handing over takes."""
+    cluster = led()
+    cluster[1].low_space = True
+    cluster.run(200)
+    assert [cluster[node].leader_low_space for node in (2, 3)] == [False, False]
+    cluster[2].low_space = cluster[3].low_space = True
+    cluster.run(300)
+    assert [cluster[node].leader_low_space for node in (2, 3)] == [True, True]
+    cluster[1].low_space = False
+    cluster.run(200)
+    assert [cluster[node].leader_low_space for node in (2, 3)] == [False, False]
+    cluster[1].low_space = True
+    cluster.run(200)
+    cluster.elect(2)
+    assert not cluster[3].leader_low_space

@@ -94,6 +94,12 @@ class Ended(NamedTuple):
     operation: Operation
 
 
+class Filled(NamedTuple):
+    """The node has found its disk nearly full."""
+
+    node: int
+
+
 class HandedOut(NamedTuple):
     """A watch hands out all events of a revision. What `watch` holds is from before that."""
 
@@ -111,7 +117,7 @@ class Marked(NamedTuple):
 
 Fact = (
     Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Received | Ended
-    | HandedOut | Marked
+    | HandedOut | Marked | Filled
 )  # fmt: skip
 
 
