@@ -89,6 +89,7 @@ class Config:
         "room on the disk, below which (or below twice the last snapshot) growing writes are refused",
         0,
     )
+    ballast_bytes: int = _setting(64 * MIB, "file that is given up when the disk is full; 0: none", 0)
     request_max_bytes: int = _setting(1_572_864, "largest request", 1_024, 64 * MIB)
     client_frame_max_bytes: int = _setting(2 * MIB, "largest frame on the client port", 2_048, 128 * MIB)
     body_max_requests: int = _setting(10_000, "requests in one body; what follows is refused", 1, 1_000_000)

@@ -58,9 +58,10 @@ def build(
     address: Address,
     pid: int,
     endpoints: dict[str, Endpoint],
+    read_only: bool = False,
 ) -> ProcessHandler:
     """The handler of one process; its endpoints are put into `endpoints`, one by one, so that the caller can close
-    them whatever happens. The edge to the supervisor is the first. Raises PortInUse.
+    them whatever happens. The edge to the supervisor is the first. `read_only`: the disk was found full. Raises PortInUse.
     """
     epoch = identity.boot_epoch
     counters: Counter[str] = Counter()
@@ -90,7 +91,9 @@ def build(
 
         endpoints[PEERS] = PeerPort(context, config, counters)
         endpoints[LINKS] = PeerLinks(context, counters)
-        return Consensus(config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid)
+        return Consensus(
+            config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid, read_only
+        )
     from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
 
     endpoints[CLIENTS] = ClientPort(context, config, counters)

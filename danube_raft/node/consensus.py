@@ -54,6 +54,7 @@ class Consensus:
         wall_clock_ms: Callable[[], int],
         counters: Counter[str],
         pid: int,
+        read_only: bool = False,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._config = config
@@ -74,6 +75,7 @@ class Consensus:
         """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
         self._roster = Roster(config, identity, founding)
         self._space = DiskSpace(config)
+        self._read_only = read_only
         self._leaderless = Leaderless(self._roster)
         self._last_leader = 0
         self._leader_changes = 0
@@ -151,8 +153,9 @@ class Consensus:
     def _recover(self, recovered: local.Recovered, now: int) -> None:
         assert self._core is None, "a log is recovered once per boot"
         self._pids[LOG] = recovered.pid
-        self._core = Core(self._identity.node_id, self._config, recovered, self._random, now)
-        if recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect:
+        self._core = Core(self._identity.node_id, self._config, recovered, self._random, now, self._read_only)
+        fresh = recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect
+        if fresh and not self._read_only:
             self._bootstrap(self._core, now)
         if self._kv_loaded:
             self._core.loaded(self._kv_index, now)
@@ -299,6 +302,7 @@ class Consensus:
             "committed_entries": self._committed_entries,
             "suspect": core.suspect,
             "low_space": self._space.low,
+            "read_only": self._read_only,
             "disk_free_bytes": self._space.free_bytes,
             "missing": "" if follows else self._roster.missing(now),
             "peer_lag_entries": lags,
@@ -319,6 +323,7 @@ class Consensus:
             "commit_index": core.commit_index,
             "snapshot_index": core.snapshot_index,
             "low_space": self._space.low,
+            "read_only": self._read_only,
             "cluster_time_ms": core.cluster_time(now),
             "members": self._roster.members(core, now),
             "pids": dict(self._pids),

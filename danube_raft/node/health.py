@@ -104,7 +104,12 @@ def _unsound(view: NodeView) -> list[str]:
         reasons.append(
             f"the log may have lost its end ({suspect}): the node does not vote until a leader has brought it up to date"
         )
-    if view.report(CONSENSUS).get("low_space"):
+    if view.report(CONSENSUS).get("read_only"):
+        reasons.append(
+            "no space: the disk is full, and the node answers stale and session reads only; make room there, then it "
+            "goes on by itself"
+        )
+    elif view.report(CONSENSUS).get("low_space"):
         free_mib = (view.report(CONSENSUS).get("disk_free_bytes") or 0) // MIB
         reasons.append(
             f"no space: {free_mib} MiB are free on the disk of the data directory, too little for writes that grow it; "

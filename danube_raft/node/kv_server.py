@@ -20,14 +20,7 @@ from collections import Counter
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import (
-    DanubeRaftError,
-    InvalidArgument,
-    NoSpace,
-    Overloaded,
-    ProtocolVersion,
-    RequestTooLarge,
-)
+from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion
 from danube_raft.kv import limits
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
@@ -48,6 +41,7 @@ from danube_raft.node.slow_requests import SlowRequests
 from danube_raft.node.status import StatusQuestions, sizes
 from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
+from danube_raft.node.write_gate import WriteGate
 from danube_raft.wire import local
 from danube_raft.wire.client import (
     OP,
@@ -110,7 +104,7 @@ class KvServer:
         self._owed_bytes = 0
         self._owe_until = NEVER
         self._read_bytes = 0
-        self._low_space = False
+        self._gate = WriteGate(config)
         self._caught_up = False
         self._catch_up_index = UNKNOWN
         self._catch_up_at = NEVER
@@ -228,12 +222,7 @@ class KvServer:
             if not self._caught_up and kind in (READ, WATCH):
                 self._parked.add(request, envelope, len(chunk), self._deadline(request, now))
             elif kind == WRITE:
-                if len(chunk) > self._config.request_max_bytes:
-                    raise RequestTooLarge(
-                        f"the request has {len(chunk)} bytes, over the limit of {self._config.request_max_bytes}"
-                    )
-                if self._low_space and self._machine.grows(request):
-                    raise NoSpace("the disk is nearly full: delete keys, or make room on it")
+                self._gate.admit(request, len(chunk), self._machine)
                 waiter = (envelope, request[REQUEST_ID], self._deadline(request, now))
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
@@ -292,7 +281,10 @@ class KvServer:
         elif isinstance(message, local.ProposeRejected):
             self._proposals.rejected(message.seq, message.reason, message.left, now)
         elif isinstance(message, local.Space):
-            self._low_space = message.low
+            self._gate.told(message)
+            if message.read_only_index >= 0 and not self._caught_up:
+                # A leader's word on the newest cannot be waited for, since it would never come here.
+                self._catch_up_index = message.read_only_index
         elif isinstance(message, local.StatusReply):
             self._status.answer(message, self._sizes(), self._counters)
 

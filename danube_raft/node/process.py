@@ -83,14 +83,21 @@ def raise_descriptor_limit() -> None:
 
 
 def run(
-    process: str, config: Config, identity: Identity, founding: Founding | None, stop_descriptor: int
+    process: str,
+    config: Config,
+    identity: Identity,
+    founding: Founding | None,
+    stop_descriptor: int,
+    read_only: bool = False,
 ) -> int:
     """Serve until told to stop; the process's exit code."""
     context: zmq.Context[Any] = zmq.Context()
     endpoints: dict[str, Endpoint] = {}
     try:
         address = ipc_address(identity.boot_epoch)
-        handler = build(process, config, identity, founding, context, address, os.getpid(), endpoints)
+        handler = build(
+            process, config, identity, founding, context, address, os.getpid(), endpoints, read_only
+        )
         # What was loaded lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -125,7 +132,7 @@ def main() -> int:
     founding = founding_from_json(setup["founding"])
     logs.set_up(config, process, identity.node_id)
     raise_descriptor_limit()
-    return run(process, config, identity, founding, stop_descriptor)
+    return run(process, config, identity, founding, stop_descriptor, setup["read_only"])
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
   in its heartbeats, and then every node refuses them.
 - A leader that is low hands leadership to a member that is not, once in `HAND_OVER_MS` at most.
 - Acks and votes go on: a cluster that stops taking part in what is written already is of no use to anybody.
+- A node that found its disk full begins as a passive one: it writes nothing, and serves what it has of the committed
+  log, as far as it can tell that (`Core.passive_index`).
 - Low ends an eighth above where it begins, so that it does not flap.
 """
 
@@ -32,7 +34,7 @@ class DiskSpace:
         self.snapshot_bytes = 0
         self._low_space_bytes = config.low_space_bytes
         self._hand_over_at = 0
-        self._told = False
+        self._told = (False, -1)
 
     def measured(self, free_bytes: int) -> None:
         """The log-writer has looked."""
@@ -60,8 +62,8 @@ class DiskSpace:
             self._hand_over_at = now + (HAND_OVER_MS if refusal is None else TRY_AGAIN_MS)
             if refusal is None:
                 log.info("handing leadership over, for lack of disk space")
-        refused = self.low or core.leader_low_space
-        if refused is self._told:
+        news = (self.low or core.leader_low_space or core.passive, core.passive_index)
+        if news == self._told:
             return []
-        self._told = refused
-        return [Space(refused)]
+        self._told = news
+        return [Space(*news)]

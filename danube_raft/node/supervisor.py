@@ -38,10 +38,12 @@ from danube_raft.node.loop import monotonic_ms
 from danube_raft.node.restarts import Ending, Restarts
 from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
+from danube_raft.storage.disk_space import Ballast, free_bytes
 from danube_raft.wire.local import ConfirmRead, Failed, Progress, ReadConfirmed, Ready, Status
 
 OWN_PAUSE_MS = 1_000
 STACK_DUMP_MS = 200
+ROOM_AGAIN = "there is room on the disk again"
 LAST_WORDS_MS = 500
 """How long to wait for the error of a process whose exit code says that it told one."""
 
@@ -99,6 +101,8 @@ class Supervisor:
         self._announced = False
         self._ready_at = 0
         self._restarts = Restarts(config)
+        self._ballast = Ballast(data_dir.path, config.ballast_bytes)
+        self._read_only = False
         self._stuck_ms = {
             LOG: config.log_stuck_ms,
             CONSENSUS: config.consensus_stuck_ms,
@@ -110,6 +114,8 @@ class Supervisor:
         try:
             while True:
                 began = monotonic_ms()
+                if not self._read_only:
+                    self._ballast.take(self._config.low_space_bytes)
                 self._start()
                 reason = self._watch()
                 if reason is None:
@@ -118,6 +124,8 @@ class Supervisor:
                     return 0
                 self._view.ended(reason)
                 self._kill()
+                if self._goes_on(reason):
+                    continue
                 pause = self._restarts.after(
                     Ending(reason, self._failed, began, self._ready_at, monotonic_ms(), self._announced)
                 )
@@ -129,6 +137,24 @@ class Supervisor:
             self._kill()
             # Whatever went wrong on the way here may have left a socket open; waiting for it would be for ever.
             self._context.destroy(linger=0)
+
+    def _goes_on(self, reason: str) -> bool:
+        """A full disk: give the ballast up and serve what is there, until there is room again."""
+        if reason == ROOM_AGAIN:
+            self._read_only = False
+            log.info("%s: starting as usual", reason)
+            return True
+        if not isinstance(self._failed, errors.DiskFull) or self._read_only:
+            return False
+        self._read_only = True
+        self._ballast.give_up()
+        log.warning("%s; the node goes on read-only until there is room on the disk", reason)
+        return True
+
+    def _has_room(self) -> bool:
+        """Enough to write again, and for the ballast."""
+        config = self._config
+        return free_bytes(self._data_dir.path) >= config.low_space_bytes + 2 * config.ballast_bytes
 
     # ---------------------------------------------------------------- start
 
@@ -143,6 +169,7 @@ class Supervisor:
             "identity": identity,
             "founding": founding_to_json(self._data_dir.founding()),
             "supervisor_pid": os.getpid(),
+            "read_only": self._read_only,
         }
         line = json.dumps(setup).encode() + b"\n"
         for name in PROCESSES:
@@ -192,6 +219,8 @@ class Supervisor:
             dead = next((child for child in self._children if child.ended()), None)
             if dead is not None:
                 return self._last_words(dead, now)
+            if self._read_only and self._has_room():
+                return ROOM_AGAIN
             if now - last > OWN_PAUSE_MS + self._config.progress_ms:
                 # This process was stopped itself: what it did not hear says nothing.
                 for child in self._children:

@@ -32,10 +32,16 @@ class Core:
     """One node's share of the consensus. Every input is a method; `take_output` says what to do."""
 
     def __init__(
-        self, node_id: int, config: Config, recovered: local.Recovered, random: RandomSource, now: int
+        self,
+        node_id: int,
+        config: Config,
+        recovered: local.Recovered,
+        random: RandomSource,
+        now: int,
+        passive: bool = False,
     ) -> None:
         assert node_id > 0
-        self._state = State(node_id, config, recovered, random, now)
+        self._state = State(node_id, config, recovered, random, now, passive)
         self._told: tuple[str, int, int] | None = None
         self._invariants = Invariants()
         self._check()
@@ -191,7 +197,12 @@ class Core:
         """
         state = self._state
         state.enter(now)
-        if state.role != FOLLOWER or state.installing is not None or index <= state.commit_index:
+        if (
+            state.role != FOLLOWER
+            or state.passive
+            or state.installing is not None
+            or index <= state.commit_index
+        ):
             return None
         seq = state.writes.install(state.now, state.log.last_index)
         state.installing = Installing(seq, index, term, configuration, stamp_ms)
@@ -236,7 +247,7 @@ class Core:
         if state.lead is not None:
             leader.flush(state)
         log, writes = state.log, state.writes
-        write = writes.take(state.now, log.last_index)
+        write = None if state.passive else writes.take(state.now, log.last_index)
         committed = state.delivery.take(min(state.commit_index, writes.durable_index), log)
         messages, state.messages = state.messages, []
         answers, state.read_answers = state.read_answers, []
@@ -334,6 +345,24 @@ class Core:
     def leader_low_space(self) -> bool:
         """Whether the leader's disk is nearly full, and it has nobody to hand over to."""
         return self._state.leader_low_space
+
+    @property
+    def passive(self) -> bool:
+        """Whether this node writes nothing and promises nothing."""
+        return self._state.passive
+
+    @property
+    def passive_index(self) -> int:
+        """On a passive node: up to where its log is known to be committed, once all of it that is has been found out;
+        -1 before."""
+        state = self._state
+        commit = state.commit_index
+        if not state.passive:
+            return -1
+        if state.membership.is_alone(state.node_id):
+            return commit
+        known = state.leader_id and 0 < min(state.leader_commit, state.log.last_index) <= commit
+        return commit if known else -1
 
     @property
     def suspect(self) -> str:

@@ -25,7 +25,7 @@ from zlib import crc32
 import rocksdict
 from rocksdict import Rdict, WriteBatch
 
-from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
+from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage import entry_format
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, WAY_OUT
 from danube_raft.storage.recovery import Point, Recovery, recover
@@ -88,7 +88,7 @@ def _options() -> rocksdict.Options:
 def _mapped(text: str, doing: str, path: Path) -> Fatal:
     said = f"cannot {doing} in {path}: {' '.join(text.split())}"
     if "No space" in text:
-        return DiskFailed(f"{said}; make room on that disk and start the node again")
+        return DiskFull(f"{said}; make room on that disk and start the node again")
     if "/LOCK:" in text:
         return DataDirInUse(f"{said}; another process has the log open")
     if text.startswith("Corruption:"):

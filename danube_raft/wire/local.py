@@ -150,9 +150,11 @@ class InstallSnapshot(NamedTuple):
 
 
 class Space(NamedTuple):
-    """`low`: too little room on the disk, here or at a leader that can hand leadership to nobody."""
+    """`low`: too little room on the disk, here or at a leader that can hand leadership to nobody. `read_only_index`
+    ≥ 0: this node takes no writes at all, and of its log everything up to there is committed."""
 
     low: bool
+    read_only_index: int = -1
 
 
 class Removed(NamedTuple):

@@ -13,6 +13,7 @@ from danube_raft.errors import (
     CrashLoop,
     DanubeRaftError,
     DiskFailed,
+    DiskFull,
     Fatal,
     NewerFormat,
     PortInUse,
@@ -114,3 +115,12 @@ def test_how_long_a_disk_has_to_be_sound_is_a_setting() -> None:
 def test_every_reason_to_stay_down_has_an_exit_code_of_its_own() -> None:
     codes = [kind.exit_code for kind in Fatal.__subclasses__()]
     assert len(set(codes)) == len(codes)
+
+
+def test_a_full_disk_that_fails_again_read_only_stays_down_as_a_disk_does() -> None:
+    """Its text tells which of the two it was."""
+    restarts = Restarts(Config())
+    assert restarts.after(ending(10_000, DiskFull("no room"))) == 0
+    with pytest.raises(DiskFull, match="no room") as caught:
+        restarts.after(ending(11_000, DiskFull("no room")))
+    assert caught.value.exit_code == 12

@@ -220,3 +220,24 @@ def test_writes_are_taken_again_when_there_is_room(full: SteppedNode) -> None:
     full.consensus.receive(LOG, ROOM, full.now)
     full.settle()
     assert full.ask("put", "/new", b"v")[0] == 0
+
+
+def test_a_read_only_node_serves_what_it_has_and_refuses_every_write() -> None:
+    """A node of one knows all of its log to be committed; nobody leads, so linearizable reads get no answer."""
+    node = SteppedNode()
+    node.ask("put", "/old", b"v")
+    last = node.kv._machine.applied_index
+    node.read_only = True
+    node.power_loss()
+    assert node.ask("get", "/old", consistency="stale")[2][1] == b"v"
+    assert node.ask("get", "/old", consistency="session")[2][1] == b"v"
+    for op, arguments in (("put", ("/new", b"v")), ("delete", ("/old",)), ("compact", (1,))):
+        assert node.ask(op, *arguments)[0] == NoSpace.code
+    unanswered = node.send("get", "/old", timeout_ms=1_000, consistency="linearizable")
+    node.advance(2_000)
+    assert [reply[2] == 0 for reply in node.take(unanswered)] == [False]
+    assert node.kv._machine.applied_index == last
+    assert node.consensus.report(node.now)["read_only"] is True
+    node.read_only = False
+    node.power_loss()
+    assert node.ask("put", "/new", b"v")[0] == 0

@@ -103,7 +103,7 @@ def test_a_disk_that_fails_again_keeps_the_node_down_with_its_exit_code(tmp_path
             with failing_sync(node):
                 write_in_vain(node)
                 until(
-                    lambda first=first: node.process.poll() is not None or pid(node) != first,  # type: ignore[misc,union-attr]
+                    lambda first=first: node.process.poll() is not None or pid(node) != first,  # type: ignore[misc]
                     "the log-writer to end",
                 )
         assert node.process.wait(WAIT_S) == 12

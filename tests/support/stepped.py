@@ -37,6 +37,7 @@ class SteppedNode:
         self.now = 1_000
         self.wall_ms = 1_700_000_000_000
         self.boot_epoch = 0
+        self.read_only = False
         self.replies: dict[Envelope, list[tuple[Any, ...]]] = {}
         self.peer_answers: list[tuple[Envelope, bytes]] = []
         self.open = False
@@ -58,7 +59,7 @@ class SteppedNode:
         self.open = False
         self.kv = KvServer(self.config, identity, Counter(), 3)
         self.consensus = Consensus(
-            self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2
+            self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2, self.read_only
         )
         self.log = LogWriter(self.disk, self.config, 1)
         self.handlers: dict[str, Handler] = {LOG: self.log, CONSENSUS: self.consensus, KV: self.kv}
