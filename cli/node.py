@@ -1,59 +1,59 @@
-"""`danube-raft node …`: start one, ask what they are doing."""
+"""`danube-raft node …`: start one, ask what they are doing; look at what one has left on its disk, and let one that lost
+part of its log vote again.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .exit_codes import NO_CONNECTION
-from .options import EndpointsOption, OutputOption, TimeoutOption, help_without_command, settle
+from .options import (
+    ClientAdvertiseOption,
+    ConfigOption,
+    DataDirOption,
+    EndpointsOption,
+    OutputOption,
+    RaftAdvertiseOption,
+    TimeoutOption,
+    help_without_command,
+    node_setting,
+    settle,
+)
 from .output import Format, line, printable, show_json, show_table
 
 if TYPE_CHECKING:
     from danube_raft.client.store import MetadataStore
 
-app = typer.Typer(help="Start a node; see how nodes are.", rich_markup_mode=None)
-
-
-def _setting(name: str, what: str, *flags: str, metavar: str | None = None) -> Any:
-    """An option for a setting of the node. The configuration reads the variable, as it does for every setting."""
-    variable = f"DANUBE_RAFT_{name.upper()}"
-    return typer.Option(
-        *flags, metavar=metavar, allow_from_autoenv=False, help=f"{what} [env var: {variable}]"
-    )
+app = typer.Typer(
+    help="Start a node; see how nodes are; prove what one has on its disk.", rich_markup_mode=None
+)
 
 
 @app.callback(invoke_without_command=True)
 def nodes(ctx: typer.Context) -> None:
-    """Start a node; see how nodes are."""
+    """Start a node; see how nodes are; prove what one has on its disk."""
     help_without_command(ctx)
 
 
 @app.command()
 def start(
-    config: Annotated[
-        str | None, typer.Option(metavar="FILE", envvar="DANUBE_RAFT_CONFIG", help="Settings in YAML.")
-    ] = None,
-    data_dir: Annotated[str | None, _setting("data_dir", "Everything the node keeps.", metavar="DIR")] = None,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
     raft_listen: Annotated[
-        str | None, _setting("raft_listen", "Address for peers.", metavar="HOST:PORT")
+        str | None, node_setting("raft_listen", "Address for peers.", metavar="HOST:PORT")
     ] = None,
     client_listen: Annotated[
-        str | None, _setting("client_listen", "Address for clients.", metavar="HOST:PORT")
+        str | None, node_setting("client_listen", "Address for clients.", metavar="HOST:PORT")
     ] = None,
-    raft_advertise: Annotated[
-        str | None,
-        _setting("raft_advertise", "Address that peers use for this node.", metavar="HOST:PORT"),
-    ] = None,
-    client_advertise: Annotated[
-        str | None,
-        _setting("client_advertise", "Address that clients use for this node.", metavar="HOST:PORT"),
-    ] = None,
+    raft_advertise: RaftAdvertiseOption = None,
+    client_advertise: ClientAdvertiseOption = None,
     seed_node: Annotated[
         list[str] | None,
-        _setting(
+        node_setting(
             "seed_nodes",
             "Raft address of a node that forms the cluster, this one included; once for each.",
             "--seed-node",
@@ -62,18 +62,20 @@ def start(
     ] = None,
     insecure: Annotated[
         bool | None,
-        _setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
+        node_setting("insecure", "Allow other than loopback addresses without keys.", "--insecure"),
     ] = None,
     health_listen: Annotated[
         str | None,
-        _setting(
+        node_setting(
             "health_listen", "Address of /health, /ready and /metrics; empty: none.", metavar="HOST:PORT"
         ),
     ] = None,
     log_level: Annotated[
-        str | None, _setting("log_level", "How much it tells.", metavar="debug|info|warning|error")
+        str | None, node_setting("log_level", "How much it tells.", metavar="debug|info|warning|error")
     ] = None,
-    log_format: Annotated[str | None, _setting("log_format", "How it tells.", metavar="text|json")] = None,
+    log_format: Annotated[
+        str | None, node_setting("log_format", "How it tells.", metavar="text|json")
+    ] = None,
 ) -> None:
     """Start a node and stay until it stops.
 
@@ -125,6 +127,37 @@ def status(
         raise typer.Exit(NO_CONNECTION)
 
 
+@app.command("accept-loss")
+def accept_loss(
+    data_dir: Annotated[str, typer.Option(metavar="DIR", help="The data directory of a stopped node.")],
+    yes_i_accept_the_loss: Annotated[
+        str | None,
+        typer.Option(metavar="NODE_ID", help="Do not ask: the node id says that you mean it."),
+    ] = None,
+) -> None:
+    """Let a SUSPECT node vote again although its log has lost what it had acknowledged.
+
+    Only when no leader can be elected without it: a node that others can bring up to date needs nothing but to be
+    started. What is missing in its log may be lost for good, be it acknowledged or not.
+    """
+    from danube_raft.node.accept_loss import finding
+
+    with finding(data_dir) as found:
+        if not found.suspect:
+            line(f"node {found.node_id} is not SUSPECT: there is nothing to accept")
+            return
+        for said in (f"node {found.node_id} in {data_dir}", *found.describe()):
+            line(said)
+        typed = yes_i_accept_the_loss
+        if typed is None:
+            line("Acknowledged writes may be lost for good. To accept that, type the node id:")
+            typed = sys.stdin.readline()
+        if typed.strip() != str(found.node_id):
+            raise typer.BadParameter(f"{printable(typed.strip())!r} is not the node id: nothing was changed")
+        found.accept()
+        line("accepted: the node is not SUSPECT any more, and can be started")
+
+
 def ask_all(store: MetadataStore, endpoints: Sequence[str]) -> list[dict[str, Any]]:
     """One entry per endpoint, in order; asked at the same time, so that a dead one delays no other."""
     import threading
@@ -150,11 +183,56 @@ def ask_all(store: MetadataStore, endpoints: Sequence[str]) -> list[dict[str, An
     return [{"endpoint": endpoint, **answers[endpoint]} for endpoint in endpoints]
 
 
-_COLUMNS = ("node_id", "role", "term", "leader_id", "commit_index", "applied_index", "revision", "keys")
+@app.command()
+def verify(
+    ctx: typer.Context,
+    config: ConfigOption = None,
+    data_dir: DataDirOption = None,
+    output: OutputOption = None,
+) -> None:
+    """Prove all that is in the data directory of a stopped node: what is there, what is damaged, what to do.
+
+    Writes nothing. Exit codes: 0 sound, 10 a node runs on it, 11 damaged, 12 the disk cannot be read, 14 of a newer
+    version.
+    """
+    from pathlib import Path
+
+    from danube_raft.config import load
+    from danube_raft.node.data_check import check, exit_code
+
+    how = settle(ctx, output=output).format(Format.SIMPLE)
+    findings = check(Path(load(config, {"data_dir": data_dir}).data_dir))
+    code = exit_code(findings)
+    rows = [(each.part, type(each.error).__name__ if each.error else "ok", each.said) for each in findings]
+    if how is Format.JSON:
+        fields = ("part", "state", "said")
+        show_json({"sound": code == 0, "parts": [dict(zip(fields, row, strict=True)) for row in rows]})
+    elif how is Format.TABLE:
+        show_table(("PART", "STATE", "SAID"), rows)
+    else:
+        for part, state, said in rows:
+            line(printable(f"{part}: {said}" if state == "ok" else f"{part}: {state.upper()}: {said}"))
+        line("sound" if code == 0 else "damaged: see above")
+    raise typer.Exit(code)
+
+
+_COLUMNS = (
+    "node_id",
+    "role",
+    "term",
+    "leader_id",
+    "commit_index",
+    "applied_index",
+    "revision",
+    "keys",
+    "suspect",
+)
 
 
 def _table(entries: Sequence[dict[str, Any]]) -> None:
     columns = [name for name in _COLUMNS if any(name in entry for entry in entries)]
+    if not any(entry.get("suspect") for entry in entries):
+        columns = [name for name in columns if name != "suspect"]
     failed = any("error" in entry for entry in entries)
     header = [
         "ENDPOINT",

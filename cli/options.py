@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,6 +60,28 @@ ConsistencyOption = Annotated[
         metavar="session|linearizable|stale|MS",
         help="Level of the read; a number is stale by at most so many ms. [default: session]",
     ),
+]
+
+
+def node_setting(name: str, what: str, *flags: str, metavar: str | None = None) -> Any:
+    """An option for a setting of the node. The configuration reads the variable, as it does for every setting."""
+    variable = f"DANUBE_RAFT_{name.upper()}"
+    return typer.Option(
+        *flags, metavar=metavar, allow_from_autoenv=False, help=f"{what} [env var: {variable}]"
+    )
+
+
+ConfigOption = Annotated[
+    str | None, typer.Option(metavar="FILE", envvar="DANUBE_RAFT_CONFIG", help="Settings in YAML.")
+]
+DataDirOption = Annotated[str | None, node_setting("data_dir", "Everything the node keeps.", metavar="DIR")]
+RaftAdvertiseOption = Annotated[
+    str | None,
+    node_setting("raft_advertise", "Address that peers use for this node.", metavar="HOST:PORT"),
+]
+ClientAdvertiseOption = Annotated[
+    str | None,
+    node_setting("client_advertise", "Address that clients use for this node.", metavar="HOST:PORT"),
 ]
 
 UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}

@@ -70,6 +70,9 @@ class Config:
     lease_checkpoint_ms: int = _setting(
         2_000, "idle time after which cluster time is written down", 100, 60_000
     )
+    mark_interval_ms: int = _setting(
+        50, "time in which the durable mark follows the log; a loss that is younger goes unnoticed", 1, 10_000
+    )
     progress_ms: int = _setting(1_000, "time between a process's signs of progress", 50, 1_500)
     consensus_stuck_ms: int = _setting(
         5_000, "consensus without progress for this long is killed", 500, 600_000
@@ -115,6 +118,31 @@ class Config:
         100, "time after which a turn takes no more messages from a socket", 1, 1_000
     )
     turn_reply_max_bytes: int = _setting(64 * MIB, "values read in one turn; more is refused", MIB)
+    snapshot_log_bytes: int = _setting(
+        64 * MIB,
+        "log applied since the last snapshot, or the size of that if larger, that makes another due",
+        100,
+    )
+    snapshot_min_ms: int = _setting(
+        30_000, "shortest time between two snapshots; the nodes share it out among them", 10, 3_600_000
+    )
+    snapshot_max_ms: int = _setting(
+        600_000, "a snapshot that is not finished after this time is given up", 1_000, 86_400_000
+    )
+    snapshot_tail_entries: int = _setting(
+        1_000, "log kept before the newest snapshot, for followers that lag a little", 0
+    )
+    snapshot_tail_bytes: int = _setting(
+        16 * MIB, "log kept before the newest snapshot is no more than about this", 0
+    )
+    snapshot_piece_bytes: int = _setting(MIB, "piece of a snapshot that is sent to another node", 16)
+    snapshot_window_pieces: int = _setting(2, "pieces of a snapshot under way to one node", 1, 64)
+    snapshot_pin_ms: int = _setting(
+        600_000, "log behind a snapshot that is being sent is kept for so long", 1_000, 86_400_000
+    )
+    snapshot_pin_bytes: int = _setting(
+        1_024 * MIB, "log behind a snapshot that is being sent is kept up to this", 1_024
+    )
     page_max_bytes: int = _setting(MIB, "records in one answer", 1_024, 16 * MIB)
     page_max_records: int = _setting(5_000, "records in one answer", 1, 100_000)
     history_max_events: int = _setting(100_000, "events kept for watches and reads in the past", 10)
@@ -361,7 +389,7 @@ def _check_logs(config: Config) -> None:
 
 
 def _check_sizes(config: Config) -> None:
-    for name in ("append_max_bytes", "batch_max_bytes", "request_max_bytes"):
+    for name in ("append_max_bytes", "batch_max_bytes", "request_max_bytes", "snapshot_piece_bytes"):
         size = getattr(config, name)
         if size + FRAME_ROOM_BYTES > config.peer_frame_max_bytes:
             raise ConfigInvalid(

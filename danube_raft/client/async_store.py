@@ -21,7 +21,7 @@ from danube_raft.client.async_leadership import AsyncLeadershipHandle
 from danube_raft.client.async_watch import AsyncWatch
 from danube_raft.client.call import REQUEST_MS, Call
 from danube_raft.client.channel import now_ms
-from danube_raft.client.operation import Ask, Page, Range
+from danube_raft.client.operation import Ask, Page, Range, SavedMeta
 from danube_raft.client.record import Listing, MetaOptions, Record, Swapped, Versioned, Written
 from danube_raft.client.stream import Options
 from danube_raft.client.subscription import Subscription
@@ -246,6 +246,16 @@ class AsyncMetadataStore:
     async def status(self, endpoint: str | None = None) -> dict[str, Any]:
         """What a node says of itself: that endpoint, or any."""
         return await self._ask(operation.status(), None, endpoint)
+
+    async def snapshot_take(self, index: int = 0) -> tuple[int, SavedMeta | None]:
+        """Have a snapshot made that reaches an index of the log (0: what the node that answers has applied): that index,
+        and the snapshot once there is one. Ask again with the index until there is."""
+        return await self._ask(operation.snapshot_take(index))
+
+    async def snapshot_piece(self, meta: SavedMeta, offset: int) -> bytes | None:
+        """Up to 1 MiB of that snapshot's file; empty behind its end, None if it was replaced by a newer one. All pieces
+        come from one node: open a store with one endpoint for them."""
+        return await self._ask(operation.snapshot_piece(meta, offset))
 
     async def members(self) -> list[dict[str, Any]]:
         """The members of the cluster, as the node that answers knows them."""

@@ -182,6 +182,30 @@ def status() -> Ask[dict[str, Any]]:
     return Ask("status", (), _first)
 
 
+class SavedMeta(NamedTuple):
+    """A snapshot that a node has: the last entry in it, the size of its file and what that file proves itself by."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    size_bytes: int
+    sha256: bytes
+
+
+def snapshot_take(index: int) -> Ask[tuple[int, SavedMeta | None]]:
+    """A snapshot that reaches an index; None: not yet."""
+
+    def read(result: tuple[Any, ...]) -> tuple[int, SavedMeta | None]:
+        asked, found = result[:2]
+        return asked, None if found is None else SavedMeta(*found[:4])
+
+    return Ask("snapshot_take", (index,), read)
+
+
+def snapshot_piece(meta: SavedMeta, offset: int) -> Ask[bytes | None]:
+    """Bytes of its file; None: it was replaced."""
+    return Ask("snapshot_piece", (meta.index, meta.term, offset), _first)
+
+
 def members() -> Ask[list[dict[str, Any]]]:
     """The members of the cluster."""
     return Ask("members", (), lambda result: list(result[0]))

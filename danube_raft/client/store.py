@@ -20,7 +20,7 @@ from danube_raft.client import operation
 from danube_raft.client.call import REQUEST_MS, Call
 from danube_raft.client.channel import Pool, now_ms
 from danube_raft.client.leadership import LeadershipHandle
-from danube_raft.client.operation import Ask, Page, Range
+from danube_raft.client.operation import Ask, Page, Range, SavedMeta
 from danube_raft.client.record import Listing, MetaOptions, Record, Swapped, Versioned, Written
 from danube_raft.client.stream import Options
 from danube_raft.client.terms import Consistency, Terms
@@ -229,6 +229,16 @@ class MetadataStore:
     def status(self, endpoint: str | None = None) -> dict[str, Any]:
         """What a node says of itself: that endpoint, or any."""
         return self._ask(operation.status(), None, endpoint)
+
+    def snapshot_take(self, index: int = 0) -> tuple[int, SavedMeta | None]:
+        """Have a snapshot made that reaches an index of the log (0: what the node that answers has applied): that index,
+        and the snapshot once there is one. Ask again with the index until there is."""
+        return self._ask(operation.snapshot_take(index))
+
+    def snapshot_piece(self, meta: SavedMeta, offset: int) -> bytes | None:
+        """Up to 1 MiB of that snapshot's file; empty behind its end, None if it was replaced by a newer one. All pieces
+        come from one node: open a store with one endpoint for them."""
+        return self._ask(operation.snapshot_piece(meta, offset))
 
     def members(self) -> list[dict[str, Any]]:
         """The members of the cluster, as the node that answers knows them."""

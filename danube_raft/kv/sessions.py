@@ -103,6 +103,11 @@ class Sessions:
             raise Overloaded(f"the session keeps {len(session.results)} results; raise low_water first")
         return kept
 
+    def kept(self, client_id: int | None, serial: int) -> Result | None:
+        """The result of this write if it is there; nothing is changed."""
+        session = None if client_id is None else self.by_client.get(client_id)
+        return None if session is None else session.results.get(serial)
+
     def keep(self, client_id: int, serial: int, result: Result) -> None:
         """Remember the result of a write that `recall` did not know."""
         session = self.by_client[client_id]

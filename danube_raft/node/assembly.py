@@ -1,7 +1,7 @@
 """Puts a process together: its handler and its endpoints, for processes over ipc and for threads over inproc.
 
 One table says which edges exist and who binds them. The bound end of an edge is the one that hears first: consensus
-waits for the log-writer's Recovered and for the kv-server's first Applied, the supervisor for everybody's Ready.
+waits for the log-writer's Recovered and for the kv-server's SnapshotsFound, the supervisor for everybody's Ready.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ PROCESSES = (LOG, CONSENSUS, KV)
 
 RUN_DIR = "run"
 """Of the data directory: where the socket files are while the node runs."""
+SNAPSHOTS_DIR = "snapshots"
+"""Of the data directory: the kv-server's snapshots, and those that come from peers."""
 
 _EDGES = ((CONSENSUS, LOG), (CONSENSUS, KV))
 """(who binds, who connects)."""
@@ -58,10 +60,13 @@ def build(
     address: Address,
     pid: int,
     endpoints: dict[str, Endpoint],
+    own_process: bool,
+    settled: Callable[[], None] = lambda: None,
     read_only: bool = False,
 ) -> ProcessHandler:
     """The handler of one process; its endpoints are put into `endpoints`, one by one, so that the caller can close
-    them whatever happens. The edge to the supervisor is the first. `read_only`: the disk was found full. Raises PortInUse.
+    them whatever happens. The edge to the supervisor is the first. `own_process`: it may be forked; a thread may not.
+    `settled` is called when a whole state was loaded. `read_only`: the disk was found full. Raises PortInUse.
     """
     epoch = identity.boot_epoch
     counters: Counter[str] = Counter()
@@ -71,20 +76,26 @@ def build(
             endpoints[connector] = LocalEdge(context, address(binder, connector), True, epoch)
         elif process == connector:
             endpoints[binder] = LocalEdge(context, address(binder, connector), False, epoch)
+    supervisor = endpoints[SUPERVISOR]
+
+    def report() -> None:
+        supervisor.send([Progress(0)])
+
     # Each process loads its own part only: the imports are most of what a start takes.
     if process == LOG:
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
+        from danube_raft.node.snapshot_stage import SnapshotStage  # noqa: PLC0415
+        from danube_raft.storage import durable_mark  # noqa: PLC0415
         from danube_raft.storage.disk_space import free_bytes  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
-
-        supervisor = endpoints[SUPERVISOR]
-
-        def report() -> None:
-            supervisor.send([Progress(0)])
+        from danube_raft.storage.snapshots import Snapshots  # noqa: PLC0415
 
         data_dir = Path(config.data_dir)
         store = RocksLogStore(data_dir / "log", report)
-        return LogWriter(store, config, pid, time.perf_counter_ns, lambda: free_bytes(data_dir))
+        slots = durable_mark.MarkFile(data_dir / durable_mark.NAME)
+        snapshots = Snapshots(data_dir / SNAPSHOTS_DIR, identity.cluster_id)
+        stage = SnapshotStage(snapshots, identity.cluster_id, report)
+        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns, lambda: free_bytes(data_dir))
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415
@@ -95,6 +106,13 @@ def build(
             config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid, read_only
         )
     from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
+    from danube_raft.node.snapshot_fork import ForkedSnapshot  # noqa: PLC0415
+    from danube_raft.node.snapshot_jobs import SlicedSnapshot  # noqa: PLC0415
+    from danube_raft.node.snapshot_shelf import Shelf  # noqa: PLC0415
+    from danube_raft.storage.snapshots import Snapshots  # noqa: PLC0415
 
     endpoints[CLIENTS] = ClientPort(context, config, counters)
-    return KvServer(config, identity, counters, pid, time.perf_counter_ns)
+    snapshots = Snapshots(Path(config.data_dir) / SNAPSHOTS_DIR, identity.cluster_id)
+    shelf = Shelf(snapshots, counters, report, settled)
+    begin = ForkedSnapshot if own_process else SlicedSnapshot
+    return KvServer(config, identity, counters, pid, shelf, begin, time.perf_counter_ns)

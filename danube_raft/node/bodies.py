@@ -1,4 +1,4 @@
-"""Takes the bodies of clients apart into requests and their bytes.
+"""Takes the bodies of clients apart into requests and their bytes, and says until when a request may take.
 
 Only decoding happens here, so that what is caught here is the fault of the sender's bytes and never one of ours. A body
 is good up to the first thing in it that is no request: what stands behind that cannot be trusted, and answering each of
@@ -12,13 +12,14 @@ from typing import Any
 import msgpack
 
 from danube_raft.config import Config
-from danube_raft.wire.client import is_request
+from danube_raft.wire.client import TIMEOUT_MS, Request, is_request
 
 
 class Bodies:
     """One decoder for all bodies: making one costs more than decoding a request."""
 
     def __init__(self, config: Config) -> None:
+        self._config = config
         self._max_bytes = config.client_frame_max_bytes
         self._max_requests = config.body_max_requests
         self._unpacker = self._new_unpacker()
@@ -34,6 +35,13 @@ class Bodies:
             # The decoder stands somewhere inside the bad part.
             self._unpacker = self._new_unpacker()
         return requests, trouble
+
+    def deadline(self, request: Request, now: int) -> int:
+        """When a request that came now must be answered."""
+        timeout = request[TIMEOUT_MS]
+        if timeout is None:
+            return now + self._config.request_timeout_ms
+        return now + min(int(timeout), self._config.request_timeout_max_ms)
 
     def _split(self, body: bytes, requests: list[tuple[Any, bytes]]) -> str:
         if not body:

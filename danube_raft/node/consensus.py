@@ -6,11 +6,10 @@ peers; what is durable on a quorum goes back to the kv-server. It never looks in
 Rules:
 - Nothing happens before the log-writer has said what the disk holds, and nobody campaigns before the kv-server has
   loaded; votes and acks do not wait for that.
-- A node that does not lead passes batches and read indexes of its own kv-server on to the leader, and refuses those
-  of others: nothing is forwarded twice. No client is answered from here.
-- A batch that is in this leadership's log already is not appended again when its kv-server repeats it: the entry
-  will commit, or the leadership ends and every kv-server is told. A lower one of the same kv-server is dropped too:
-  it could never apply any more, and its kv-server will see that.
+- A node that does not lead passes batches (`batches.py`) and read indexes of its own kv-server on to the leader, and
+  refuses those of others: nothing is forwarded twice. No client is answered from here.
+- What concerns snapshots is in `snapshot_traffic.py`. The kv-server hears of an installed one behind all that was
+  committed before it, and before all that comes after.
 - Peer messages are refused and counted unless they are for this node and cluster and from a member.
 """
 
@@ -22,20 +21,20 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
+from danube_raft.node.batches import Batches
 from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity, answer_prepare_init
 from danube_raft.node.leaderless import Leaderless
 from danube_raft.node.roster import Roster
+from danube_raft.node.snapshot_traffic import SnapshotTraffic
 from danube_raft.node.space import DiskSpace
+from danube_raft.node.suspicion import Suspicion
 from danube_raft.raft.core import Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
 from danube_raft.raft.table import RAFT_MESSAGES
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, unpack_configuration
-
-Origin = tuple[int, int, int]
-"""(node id, boot epoch, batch seq)."""
 
 log = logging.getLogger("danube_raft.consensus")
 
@@ -69,13 +68,12 @@ class Consensus:
         self._kv_index = 0
         """Up to where the state machine had loaded."""
         self._for_kv: list[local.Message] = []
-        self._proposals: list[tuple[Origin, bytes]] = []
-        self._appended_term = 0
-        self._appended: dict[int, tuple[int, int]] = {}
-        """The highest (boot epoch, seq) of each kv-server in the log of this leadership."""
+        self._batches = Batches(identity.node_id, self._for_kv, self._tell, wall_clock_ms)
+        self._snapshots = SnapshotTraffic(config, self.outbox, self._tell)
         self._roster = Roster(config, identity, founding)
         self._space = DiskSpace(config)
         self._read_only = read_only
+        self._suspicion = Suspicion()
         self._leaderless = Leaderless(self._roster)
         self._last_leader = 0
         self._leader_changes = 0
@@ -113,15 +111,15 @@ class Consensus:
         core = self._core
         if core is None:
             return
-        for origin, payload in self._proposals:
-            self._propose(core, origin, payload, now)
-        self._proposals.clear()
+        self._batches.flush(core, now)
         wake = core.next_timer()
         if wake is not None and now >= wake:
             core.timer(now)
         self._for_kv += self._space.turn(core, now)
         output = core.take_output()
+        self.outbox += [(LOG, message) for message in self._suspicion.end(core)]
         self._pass_on(output, now)
+        self._snapshots.turn(core, self._kv_loaded, now)
         # Before the peers: clients wait for what the kv-server gets.
         if self._kv_loaded and self._for_kv:
             self.outbox.extend([(KV, message) for message in self._for_kv])
@@ -130,21 +128,30 @@ class Consensus:
         self._leaderless.turn(core, now)
 
     def next_timer(self) -> int | None:
-        """The core's next timer, or the next time to say what is missing."""
-        wakes = (None if self._core is None else self._core.next_timer(), self._leaderless.say_at)
+        """The core's next timer, the next look at what is being sent, or the next time to say what is missing."""
+        core_timer = None if self._core is None else self._core.next_timer()
+        wakes = (core_timer, self._snapshots.next_timer(), self._leaderless.say_at)
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # ---------------------------------------------------------------- log-writer
 
     def _from_log(self, message: local.Message, now: int) -> None:
         if isinstance(message, local.Durable):
-            self._known_core().durable(message.seq, now)
+            self._durable(self._known_core(), message.seq, now)
         elif isinstance(message, local.LogChunk):
             self._known_core().log_chunk(message.first, message.entries, now)
         elif isinstance(message, local.FreeSpace):
             self._space.measured(message.free_bytes)
         elif isinstance(message, local.Recovered):
             self._recover(message, now)
+        else:
+            self._snapshots.from_log(self._known_core(), message, now)
+
+    def _durable(self, core: Core, seq: int, now: int) -> None:
+        core.durable(seq, now)
+        installed = self._snapshots.durable(core)
+        if installed is not None:
+            self._for_kv.append(installed)
 
     def _known_core(self) -> Core:
         assert self._core is not None, "the log-writer speaks first of what it has recovered"
@@ -153,9 +160,9 @@ class Consensus:
     def _recover(self, recovered: local.Recovered, now: int) -> None:
         assert self._core is None, "a log is recovered once per boot"
         self._pids[LOG] = recovered.pid
+        self._suspicion.begin(recovered.suspect)
         self._core = Core(self._identity.node_id, self._config, recovered, self._random, now, self._read_only)
-        fresh = recovered.last_index == 0 and recovered.hard_state.term == 0 and not recovered.suspect
-        if fresh and not self._read_only:
+        if recovered.last_index == 0 and not recovered.suspect and not self._read_only:
             self._bootstrap(self._core, now)
         if self._kv_loaded:
             self._core.loaded(self._kv_index, now)
@@ -174,7 +181,7 @@ class Consensus:
     def _from_kv(self, message: local.Message, now: int) -> None:
         if isinstance(message, local.Propose):
             me = self._identity
-            self._proposals.append(((me.node_id, me.boot_epoch, message.seq), message.payload))
+            self._batches.add((me.node_id, me.boot_epoch, message.seq), message.payload)
         elif isinstance(message, local.Applied):
             self._applied(message.index, now)
         elif isinstance(message, local.ReadIndex):
@@ -184,6 +191,8 @@ class Consensus:
             self._for_kv.append(local.FreshAnswer(message.id, heard_at, index))
         elif isinstance(message, local.StatusRequest):
             self._for_kv.append(local.StatusReply(message.id, self.status(now)))
+        else:
+            self._snapshots.from_kv(self._core, message)
 
     def _applied(self, index: int, now: int) -> None:
         if self._kv_loaded:
@@ -204,35 +213,7 @@ class Consensus:
         if core.role == "leader" or not core.leader_id:
             core.read_index(read, now)
         else:
-            self._tell(core, core.leader_id, peer.ForwardReadIndex(read))
-
-    # ---------------------------------------------------------------- batches
-
-    def _propose(self, core: Core, origin: Origin, payload: bytes, now: int) -> None:
-        node_id, *place = origin
-        if core.role != "leader":
-            if node_id == self._identity.node_id and core.leader_id:
-                self._tell(core, core.leader_id, peer.ForwardBatch(origin, payload))
-            else:
-                self._refuse(core, origin, "not-leader" if core.leader_id else "no-leader", core.leader_id)
-            return
-        if self._appended_term != core.term:
-            self._appended_term = core.term
-            self._appended.clear()
-        if tuple(place) <= self._appended.get(node_id, (0, 0)):
-            return
-        refusal = core.propose(origin, payload, self._wall_clock_ms(), now)
-        if refusal is None:
-            self._appended[node_id] = (place[0], place[1])
-        else:
-            self._refuse(core, origin, *refusal)
-
-    def _refuse(self, core: Core, origin: Origin, reason: str, hint: int) -> None:
-        node_id, _, seq = origin
-        if node_id == self._identity.node_id:
-            self._for_kv.append(local.ProposeRejected(seq, reason, hint))
-        else:
-            self._tell(core, node_id, peer.ForwardRejected(origin, reason, hint))
+            self._tell(core.leader_id, peer.ForwardReadIndex(read))
 
     # ---------------------------------------------------------------- core
 
@@ -245,10 +226,10 @@ class Consensus:
             self._for_kv.append(output.role)
         if output.committed:
             self._committed_entries += len(output.committed)
+            self._snapshots.committed(output.committed)
             self._for_kv.append(local.Committed(output.committed, now))
-        core = self._known_core()
         for read, index in output.read_answers:
-            self._answer_read(core, read, index)
+            self._answer_read(read, index)
 
     def _to_peers(self, core: Core, output: Output) -> None:
         peers = self._roster.update(core.configuration)
@@ -257,15 +238,15 @@ class Consensus:
         for to, term, message in output.messages:
             self._send(to, term, message)
 
-    def _answer_read(self, core: Core, read: ReadId, index: int) -> None:
+    def _answer_read(self, read: ReadId, index: int) -> None:
         node_id, _, number = read
         if node_id == self._identity.node_id:
             self._for_kv.append(local.ReadReady(number, index))
         else:
-            self._tell(core, node_id, peer.ForwardReadReply(read, index))
+            self._tell(node_id, peer.ForwardReadReply(read, index))
 
-    def _tell(self, core: Core, to: int, message: peer.Message) -> None:
-        self._send(to, core.term, message)
+    def _tell(self, to: int, message: peer.Message) -> None:
+        self._send(to, self._known_core().term, message)
 
     def _send(self, to: int, term: int, message: peer.Message) -> None:
         me = self._identity
@@ -299,8 +280,9 @@ class Consensus:
             "last_index": core.last_index,
             "durable_index": core.durable_index,
             "commit_index": core.commit_index,
+            "purged_index": core.snapshot_index,
             "committed_entries": self._committed_entries,
-            "suspect": core.suspect,
+            "suspect": self._suspicion.text(core),
             "low_space": self._space.low,
             "read_only": self._read_only,
             "disk_free_bytes": self._space.free_bytes,
@@ -321,7 +303,10 @@ class Consensus:
             "last_index": core.last_index,
             "durable_index": core.durable_index,
             "commit_index": core.commit_index,
-            "snapshot_index": core.snapshot_index,
+            "snapshot_index": self._snapshots.newest_index,
+            "arriving_snapshot_index": self._snapshots.arriving_index,
+            "purged_index": core.snapshot_index,
+            "suspect": self._suspicion.text(core),
             "low_space": self._space.low,
             "read_only": self._read_only,
             "cluster_time_ms": core.cluster_time(now),
@@ -343,6 +328,9 @@ class Consensus:
             self._counters["peer_messages_refused"] += 1
         elif type(message) in RAFT_MESSAGES:
             self._core.step(header, message, now)
+        elif isinstance(message, peer.InstallSnapshot | peer.InstallSnapshotReply):
+            if not self._snapshots.from_peer(self._core, header, message, now):
+                self._counters["peer_messages_refused"] += 1
         else:
             self._forwarded(self._core, header, message, now)
 
@@ -351,7 +339,7 @@ class Consensus:
         me = self._identity
         mine = (me.node_id, me.boot_epoch)
         if isinstance(message, peer.ForwardBatch) and message.origin[0] == header.sender:
-            self._proposals.append((message.origin, message.payload))
+            self._batches.add(message.origin, message.payload)
         elif isinstance(message, peer.ForwardReadIndex) and message.id[0] == header.sender:
             core.read_index(message.id, now)
         elif isinstance(message, peer.ForwardRejected) and message.origin[:2] == mine:
@@ -371,6 +359,8 @@ class Consensus:
         elif isinstance(message, peer.ForwardReadIndex):
             self._for_kv.append(local.ReadReady(message.id[2], -1))
         else:
+            if isinstance(message, peer.InstallSnapshot):
+                self._snapshots.unsent(unsent.header.receiver)
             self._known_core().unreachable(unsent.header.receiver, now)
 
     def _node_info(self, nonce: int) -> peer.NodeInfo:

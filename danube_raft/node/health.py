@@ -65,6 +65,7 @@ def unready(view: NodeView, now: int) -> list[str]:
             *reasons,
             *_of_consensus(view),
             *[f"{name} has not caught up since its start" for name in starting],
+            *_unsound(view),
         ]
     # Whoever confirms a read leads, or knows who does, now; what consensus told may be a second old.
     wait_ms = CONFIRMED_MS if view.report(CONSENSUS).get("leader_id") else NO_LEADER_MS
@@ -88,6 +89,8 @@ def _of_consensus(view: NodeView) -> list[str]:
         return [
             f"no leader: waiting for {missing} to answer; a majority of the members has to run and reach each other"
         ]
+    if report.get("suspect"):
+        return ["no leader, and this node does not ask for votes"]
     return ["no leader: an election is under way"]
 
 
@@ -102,7 +105,7 @@ def _unsound(view: NodeView) -> list[str]:
     suspect = view.report(CONSENSUS).get("suspect")
     if suspect:
         reasons.append(
-            f"the log may have lost its end ({suspect}): the node does not vote until a leader has brought it up to date"
+            f"SUSPECT: {suspect}; it does not vote, and its acks do not count, until a leader has brought it up to date"
         )
     if view.report(CONSENSUS).get("read_only"):
         reasons.append(

@@ -9,6 +9,8 @@ Rules:
 - The batch that this node made is applied from the requests that were decoded and checked when they came in; the
   replicas that decode its bytes come to the same result, because the check is the same pure function.
 - An exception while applying ends the process: an entry is never skipped.
+- The state begins with a snapshot of this node's, or with nothing, as consensus says, and may be replaced by one of the
+  leader's; what is committed behind it follows. Entries that it holds already may come, and are left out.
 - Reads and watches are served once everything has been applied that the leader had committed when it was first heard;
   until then they wait. The client port opens at that moment, or a while after the start, so that a node without a
   leader can say so.
@@ -26,6 +28,8 @@ from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.record import VALUE
 from danube_raft.node.bodies import Bodies
+from danube_raft.node.catch_up import CatchUp
+from danube_raft.node.credit import Credit
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, SUPERVISOR
 from danube_raft.node.histogram import Histogram, Stopwatch, stopped
@@ -33,40 +37,27 @@ from danube_raft.node.identity import Identity
 from danube_raft.node.leadership import OP as LEADERSHIP_POLL
 from danube_raft.node.leadership import LeadershipPolls
 from danube_raft.node.parked import Parked, Waiting
-from danube_raft.node.proposals import NEVER, Batch, Proposals
+from danube_raft.node.proposals import Batch, Proposals, found_in
 from danube_raft.node.read_probe import ReadProbe
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
 from danube_raft.node.slow_requests import SlowRequests
+from danube_raft.node.snapshot_jobs import Begin, SlicedSnapshot
+from danube_raft.node.snapshot_saving import Saving
+from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.node.snapshot_taking import Taking
 from danube_raft.node.status import StatusQuestions, sizes
 from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
 from danube_raft.node.write_gate import WriteGate
 from danube_raft.wire import local
-from danube_raft.wire.client import (
-    OP,
-    REQUEST_ID,
-    STATUS_OK,
-    TIMEOUT_MS,
-    Request,
-    check,
-    kind_of,
-)
+from danube_raft.wire.client import OP, REQUEST_ID, STATUS_OK, Request, check, kind_of
 from danube_raft.wire.entry import Entry, entry_bytes
 from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WATCH, WRITE
 
-CREDIT_MS = 20
-CREDIT_SHARE = 16
-"""What was applied is told after this time, or when it is this fraction (1/n) of `unapplied_max_bytes`."""
-
-CATCH_UP = 0
-"""The number of the question how far to catch up; those of reads begin with 1."""
-CATCH_UP_ASK_MS = 20
-UNKNOWN = -1
-
 
 class KvServer:
-    """Handler of the kv-server process; `stopwatch` times what it applies."""
+    """Handler of the kv-server process. `begin` makes snapshots as it suits the process, `stopwatch` times the rest."""
 
     name = KV
 
@@ -76,6 +67,8 @@ class KvServer:
         identity: Identity,
         counters: Counter[str],
         pid: int,
+        shelf: Shelf,
+        begin: Begin = SlicedSnapshot,
         stopwatch: Stopwatch = stopped,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
@@ -83,6 +76,8 @@ class KvServer:
         self._identity = identity
         self._counters = counters
         self._machine = Machine()
+        self._begun_index = 0
+        """The state began with a snapshot up to there."""
         self._bounds = pages.Bounds(config.page_max_records, config.page_max_bytes)
         self._replies = Replies(identity.cluster_id, identity.node_id)
         self._bodies = Bodies(config)
@@ -94,6 +89,9 @@ class KvServer:
         self._leadership = LeadershipPolls(config, self._machine.history, self._replies)
         self._parked = Parked(config, self._refuse, self._slow)
         self._upkeep = Upkeep(config, self._machine)
+        self._shelf = shelf
+        self._taking = Taking(config, identity.node_id, shelf, begin)
+        self._saving = Saving(config, self._replies, shelf, self._taking)
         self._origin = (identity.node_id, identity.boot_epoch)
         self._status = StatusQuestions(config, identity, self._replies, pid)
         self._stopwatch = stopwatch
@@ -101,19 +99,16 @@ class KvServer:
         self._applied_entries = 0
         self._answered: list[Batch] = []
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
-        self._owed_bytes = 0
-        self._owe_until = NEVER
+        self._credit = Credit(config)
         self._read_bytes = 0
         self._gate = WriteGate(config)
-        self._caught_up = False
-        self._catch_up_index = UNKNOWN
-        self._catch_up_at = NEVER
+        self._catch_up = CatchUp()
         self._open_at: int | None = 0
 
     @property
     def ready(self) -> bool:
         """Whether clients are served."""
-        return self._caught_up
+        return self._catch_up.done
 
     @property
     def done(self) -> bool:
@@ -121,9 +116,10 @@ class KvServer:
         return False
 
     def start(self, now: int) -> None:
-        """Tell consensus where the state machine stands, which also says that it is loaded."""
+        """Tell consensus from which snapshots it may choose. Raises DiskFailed."""
         self._open_at = now + self._config.election_max_ms
-        self.outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
+        self._shelf.open()
+        self.outbox.append((CONSENSUS, self._shelf.found()))
 
     def receive(self, edge: str, message: Any, now: int) -> None:
         """Requests of clients; commits, roles and answers of consensus."""
@@ -140,14 +136,17 @@ class KvServer:
             self._probe.ask(now)
 
     def close(self) -> None:
-        """Nothing outlives the process."""
+        """Nothing outlives the process, nor does a snapshot that is being made."""
+        self._taking.close()
 
     def turn(self, now: int) -> None:
         """Close the batch of this turn, run what is due, feed watches, send the answers."""
         outbox = self.outbox
-        if not self._caught_up:
-            self._catch_up(now)
-        if self._open_at is not None and (self._caught_up or now >= self._open_at):
+        self._to_consensus(self._catch_up.questions(now))
+        if self._catch_up.reached(self._machine.applied_index):
+            for waiting in self._parked.take(now):
+                self._serve_parked(waiting, now)
+        if self._open_at is not None and (self._catch_up.done or now >= self._open_at):
             self._open_at = None
             outbox.append((CLIENTS, OpenPort()))
         for request, chunk in self._upkeep.due(now):
@@ -162,30 +161,21 @@ class KvServer:
         self._reads.advance(self._position(), now)
         self._to_consensus(self._reads.flush(now))
         self._to_consensus(self._probe.flush(now))
-        if self._owe_until != NEVER:
-            self._return_credit(now)
+        self._to_consensus(self._taking.turn(self._machine, now))
+        if self._credit.due(any(edge == CONSENSUS for edge, _ in outbox), now):
+            outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
         self._streams.feed(now)
         self._leadership.tick(now)
         self._slow.tick(now)
         outbox.extend([(CLIENTS, message) for message in self._replies.take()])
         self._read_bytes = 0
 
-    def _return_credit(self, now: int) -> None:
-        """Tell consensus what was applied: with whatever else it is told now, or when it adds up. Each telling wakes a
-        process, which costs as much as the rest of a small write."""
-        speaks = any(edge == CONSENSUS for edge, _ in self.outbox)
-        enough = self._owed_bytes >= self._config.unapplied_max_bytes // CREDIT_SHARE
-        if speaks or enough or now >= self._owe_until:
-            self._owe_until = NEVER
-            self._owed_bytes = 0
-            self.outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
-
     def next_timer(self) -> int | None:
         """The earliest of what waits for time."""
         timers = (
             self._open_at,
-            None if self._catch_up_at == NEVER else self._catch_up_at,
-            None if self._owe_until == NEVER else self._owe_until,
+            self._catch_up.next_timer(),
+            self._credit.next_timer(),
             self._parked.next_timer(),
             self._proposals.next_timer(),
             self._reads.next_timer(),
@@ -194,6 +184,7 @@ class KvServer:
             self._streams.next_timer(),
             self._leadership.next_timer(),
             self._upkeep.next_timer(),
+            self._taking.next_timer(),
         )
         return min((timer for timer in timers if timer is not None), default=None)
 
@@ -219,16 +210,18 @@ class KvServer:
         try:
             request = check(raw)
             kind = kind_of(request[OP])
-            if not self._caught_up and kind in (READ, WATCH):
-                self._parked.add(request, envelope, len(chunk), self._deadline(request, now))
+            if not self._catch_up.done and kind in (READ, WATCH):
+                self._parked.add(request, envelope, len(chunk), self._bodies.deadline(request, now))
             elif kind == WRITE:
                 self._gate.admit(request, len(chunk), self._machine)
-                waiter = (envelope, request[REQUEST_ID], self._deadline(request, now))
+                waiter = (envelope, request[REQUEST_ID], self._bodies.deadline(request, now))
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
-                self._reads.serve(request, envelope, self._deadline(request, now), self._position())
+                self._reads.serve(request, envelope, self._bodies.deadline(request, now), self._position())
             elif request[OP] == LEADERSHIP_POLL:
                 self._leadership.request(request, envelope, now)
+            elif request[OP] in self._saving.ops:
+                self._saving.request(request, envelope, self._machine, self._catch_up.done, now)
             elif kind == ADMIN:
                 self.outbox.append((CONSENSUS, self._status.ask(request, envelope)))
             elif kind == INTERNAL:
@@ -238,12 +231,6 @@ class KvServer:
         except DanubeRaftError as error:
             self._counters["client_requests_refused"] += 1
             self._replies.error(envelope, raw[REQUEST_ID], self._machine.revision, error)
-
-    def _deadline(self, request: Request, now: int) -> int:
-        timeout = request[TIMEOUT_MS]
-        if timeout is None:
-            return now + self._config.request_timeout_ms
-        return now + min(int(timeout), self._config.request_timeout_max_ms)
 
     def _answer_read(self, request: Request, envelope: Envelope, lag_ms: int | None) -> None:
         try:
@@ -275,22 +262,60 @@ class KvServer:
             if news is not None:
                 self.outbox.append((SUPERVISOR, news))
         elif isinstance(message, local.FreshAnswer):
-            self._fresh(message, now)
+            if not self._catch_up.answered(message):
+                self._reads.fresh(message, now)
         elif isinstance(message, local.Role):
             self._new_role(message, now)
         elif isinstance(message, local.ProposeRejected):
             self._proposals.rejected(message.seq, message.reason, message.left, now)
         elif isinstance(message, local.Space):
             self._gate.told(message)
-            if message.read_only_index >= 0 and not self._caught_up:
-                # A leader's word on the newest cannot be waited for, since it would never come here.
-                self._catch_up_index = message.read_only_index
+            if message.read_only_index >= 0:
+                self._catch_up.reads_only(message.read_only_index)
         elif isinstance(message, local.StatusReply):
             self._status.answer(message, self._sizes(), self._counters)
+        elif isinstance(message, local.LoadSnapshot):
+            self._load(message, now)
+        elif isinstance(message, local.InstallSnapshot):
+            self._install(message, now)
+        elif isinstance(message, local.PointRead):
+            self._taking.point_read(message)
+
+    def _load(self, chosen: local.LoadSnapshot, now: int) -> None:
+        """Begin with a snapshot or with nothing, or say that the one that was chosen is damaged."""
+        machine = self._shelf.load(chosen.index, chosen.term)
+        if machine is None:
+            self.outbox.append((CONSENSUS, self._shelf.found()))
+            return
+        self._go_on_with(machine, now)
+        self._to_consensus(self._taking.loaded(machine, self._machine.applied_index, now))
+
+    def _install(self, point: local.InstallSnapshot, now: int) -> None:
+        """Go on with the leader's snapshot. What waits for an own batch that it covers hears all that can be known."""
+        machine = self._shelf.install(point.index, point.term)
+        if machine.applied_index > self._machine.applied_index:
+            self._go_on_with(machine, now)
+            boot_epoch, seq = machine.origins.get(self._origin[0], (0, 0))
+            if boot_epoch == self._origin[1]:
+                over, again = self._proposals.installed(seq, now)
+                for batch in over:
+                    self._answer_writes(batch, [found_in(machine, request) for request in batch.requests])
+                self._to_consensus(again)
+        self._to_consensus(self._taking.loaded(machine, self._machine.applied_index, now))
+
+    def _go_on_with(self, machine: Machine, now: int) -> None:
+        self._machine = machine
+        self._begun_index = machine.applied_index
+        self._streams.attach(machine.history)
+        self._leadership.attach(machine.history)
+        self._upkeep.attach(machine, now)
+        self._shelf.settle()
 
     def _committed(self, message: local.Committed, now: int) -> None:
         began = self._stopwatch()
         for entry in message.entries:
+            if entry.index <= self._begun_index:
+                continue
             try:
                 self._apply(entry, now)
             except Exception as error:
@@ -316,29 +341,11 @@ class KvServer:
                 self._answered.append(batch)
             self._to_consensus(self._proposals.fence(seq, now))
         self._upkeep.applied(entry, now)
-        self._owed_bytes += entry_bytes(entry)
-        self._owe_until = min(self._owe_until, now + CREDIT_MS)
-        if self._catch_up_at != NEVER and entry.term >= self._role.term:
-            # An entry of the leader's own term: now it knows what was committed before.
-            self._catch_up_at = now
-
-    def _catch_up(self, now: int) -> None:
-        """Find out what the leader had committed, and see whether it is here."""
-        if self._catch_up_index == UNKNOWN:
-            if now >= self._catch_up_at:
-                self._catch_up_at = now + CATCH_UP_ASK_MS
-                self.outbox.append((CONSENSUS, local.AskFresh(CATCH_UP)))
-        elif self._machine.applied_index >= self._catch_up_index:
-            self._caught_up = True
-            for waiting in self._parked.take(now):
-                self._serve_parked(waiting, now)
-
-    def _fresh(self, answer: local.FreshAnswer, now: int) -> None:
-        if answer.id != CATCH_UP:
-            self._reads.fresh(answer, now)
-        elif answer.heard_at_ms >= 0 and self._catch_up_index == UNKNOWN:
-            self._catch_up_index = answer.index
-            self._catch_up_at = NEVER
+        size = entry_bytes(entry)
+        self._taking.applied(size)
+        self._credit.owe(size, now)
+        if entry.term >= self._role.term:
+            self._catch_up.own_term_applied(now)
 
     def _serve_parked(self, waiting: Waiting, now: int) -> None:
         request, envelope = waiting.request, waiting.envelope
@@ -369,8 +376,7 @@ class KvServer:
         if known:
             self._reads.leader_changed()
             self._probe.again(now)
-        if not self._caught_up and self._catch_up_index == UNKNOWN:
-            self._catch_up_at = now if known else NEVER
+        self._catch_up.new_leader(known, now)
         self._upkeep.new_role(role)
         self._to_consensus(self._proposals.leader_changed(known, now))
 
@@ -380,6 +386,7 @@ class KvServer:
         """For the supervisor, every second."""
         return {
             **self._sizes(),
+            **self._taking.report(),
             "applied_entries": self._applied_entries,
             "failed_commands": self._proposals.failed_commands,
             "slow_requests": self._slow.total,
@@ -389,4 +396,5 @@ class KvServer:
         }
 
     def _sizes(self) -> dict[str, Any]:
-        return sizes(self._machine, self._proposals, self._reads, self._streams)
+        found = sizes(self._machine, self._proposals, self._reads, self._streams)
+        return {**found, **self._taking.sizes()}

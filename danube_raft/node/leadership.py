@@ -44,6 +44,10 @@ class LeadershipPolls:
         self._waiting: list[_Poll] = []
         self._next_number = 0
 
+    def attach(self, history: History) -> None:
+        """The state was replaced by a newer one."""
+        self._history = history
+
     def request(self, request: Request, envelope: Envelope, now: int) -> None:
         """Answer now or later. Raises Overloaded when too many wait already."""
         known_term, known_leader, wait_ms = request[ARGS:]

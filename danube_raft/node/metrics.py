@@ -48,9 +48,14 @@ _GAUGES = {
         "sessions": ("sessions", "Client sessions in the store."),
         "history_events": ("history_events", "Events kept for watches and reads in the past."),
         "state_bytes": ("state_bytes", "Size of the state, as it counts against its limit."),
+        "snapshot_index": ("snapshot_index", "Last entry that is in the newest snapshot of this node."),
+        "snapshot_bytes": ("snapshot_bytes", "Size of the newest snapshot's file."),
     },
 }
 """By process: metric, name in its report, help."""
+
+SNAPSHOT = "snapshot"
+"""The child of the kv-server that makes a snapshot; it shares most of its memory with its parent."""
 
 _COUNTERS = {
     CONSENSUS: {
@@ -66,13 +71,21 @@ _COUNTERS = {
             "failed_commands",
             "Commands of clients that were not applied by their deadline.",
         ),
+        "snapshots_taken": ("snapshots_taken", "Snapshots that this node has made."),
+        "snapshots_failed": (
+            "snapshots_failed",
+            "Snapshots that could not be made; the next attempt follows by itself.",
+        ),
         "slow_requests": ("slow_requests", "Requests that took longer than slow_request_ms."),
     },
 }
 
 _HISTOGRAMS = {
     LOG: {"log_fsync_seconds": "Time of a synced write of the log, which many entries may share."},
-    KV: {"apply_seconds": "Time to apply the entries that were committed together."},
+    KV: {
+        "apply_seconds": "Time to apply the entries that were committed together.",
+        "snapshot_seconds": "Time to make a snapshot, from its moment to its durable file.",
+    },
 }
 
 
@@ -115,6 +128,10 @@ class NodeCollector(Collector):
         yield GaugeMetricFamily(PREFIX + "has_leader", "Whether this node knows a leader.", value=has_leader)
         is_leader = int(report.get("role") == "leader")
         yield GaugeMetricFamily(PREFIX + "is_leader", "Whether this node leads.", value=is_leader)
+        suspect = int(bool(report.get("suspect")))
+        yield GaugeMetricFamily(
+            PREFIX + "suspect", "Whether this node's promises do not count.", value=suspect
+        )
         lag = GaugeMetricFamily(
             PREFIX + "peer_lag_entries",
             "Entries by which a member is behind this node, the leader; nothing on others.",
@@ -137,7 +154,10 @@ class NodeCollector(Collector):
         known = {process.name: process for process in self._view.processes}
         for name in (LOG, CONSENSUS, KV):
             up.add_metric([name], int(name in known and known[name].ready))
+        helper = known[KV].report.get("snapshot_pid", 0) if KV in known else 0
         pids = {SUPERVISOR: self._supervisor_pid, **{name: view.pid for name, view in known.items()}}
+        if helper:
+            pids[SNAPSHOT] = helper
         for name, pid in pids.items():
             try:
                 process = psutil.Process(pid)

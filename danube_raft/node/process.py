@@ -76,6 +76,14 @@ def _stop_descriptor() -> int:
     return readable.detach()
 
 
+def _settled() -> None:
+    """What was loaded lives as long as the process, or until a snapshot replaces it: the collector need not look at it
+    again and again. A million records would hold it up for most of a second each time."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def raise_descriptor_limit() -> None:
     """A ROUTER that runs out of descriptors spins or aborts: take all that the system allows."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -96,11 +104,19 @@ def run(
     try:
         address = ipc_address(identity.boot_epoch)
         handler = build(
-            process, config, identity, founding, context, address, os.getpid(), endpoints, read_only
+            process,
+            config,
+            identity,
+            founding,
+            context,
+            address,
+            os.getpid(),
+            endpoints,
+            True,
+            _settled,
+            read_only,
         )
-        # What was loaded lives as long as the process: the collector need not look at it again.
-        gc.collect()
-        gc.freeze()
+        _settled()
         stop_descriptors = (stop_descriptor, sys.stdin.fileno())
         with contextlib.closing(handler):
             Loop(

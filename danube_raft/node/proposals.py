@@ -5,7 +5,8 @@ its entry is applied here. The state machine applies a batch only if its (boot e
 so far, which makes the repeats harmless.
 
 Invariants:
-- A batch whose seq is below one that was applied can never be applied any more: it gets a new seq (*fenced*).
+- A batch whose seq is below one that was applied can never be applied any more: it gets a new seq (*fenced*). Only when
+  that was seen from the applied entries: of a state that was installed nobody can say which batches it skipped.
 - A request is answered once: by its apply, or at its deadline. A batch that may be in a log somewhere (it *left*) is
   answered `Uncertain`, one that surely is not is answered `NoLeader` or `Timeout`, and its requests are taken out of
   it, so that this stays true.
@@ -18,9 +19,11 @@ from collections.abc import Iterator
 
 from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, NoLeader, Overloaded, Timeout, Uncertain
+from danube_raft.kv.machine import Machine
+from danube_raft.kv.sessions import Result
 from danube_raft.node.endpoints import Envelope
 from danube_raft.node.slow_requests import APPLY, COMMIT, LEADER, SlowRequests
-from danube_raft.wire.client import OP, Request
+from danube_raft.wire.client import CLIENT_ID, OP, SERIAL, Request
 from danube_raft.wire.local import Propose
 
 Waiter = tuple[Envelope, int, int]
@@ -53,6 +56,14 @@ class Batch:
         self.proposed_at = -1
         self.times_out = 0
         """How many of its proposals were not refused, so that any of them may be in a log."""
+
+
+def found_in(machine: Machine, request: Request) -> Result:
+    """What a state that was installed knows of a write of this node that it may hold."""
+    kept = machine.sessions.kept(request[CLIENT_ID], request[SERIAL])
+    if kept is not None:
+        return kept
+    return Uncertain.code, machine.revision, ("a snapshot took the place of the log: it may be applied", None)
 
 
 class Proposals:
@@ -131,7 +142,10 @@ class Proposals:
     def leader_changed(self, known: bool, now: int) -> Iterator[Propose]:
         """A new leader may not have what was proposed to the old one: propose everything again."""
         self._leader_known = known
-        if known:
+        yield from self._again(now)
+
+    def _again(self, now: int) -> Iterator[Propose]:
+        if self._leader_known:
             for batch in self._pending.values():
                 yield self._propose(batch, now)
 
@@ -158,6 +172,15 @@ class Proposals:
         if batch is not None:
             self._forget(len(batch.requests), batch.size)
         return batch
+
+    def installed(self, seq: int, now: int) -> tuple[list[Batch], list[Propose]]:
+        """The state was replaced by one in which `seq` is the highest applied of this boot: the batches up to it, of
+        which nobody will hear any more, and the proposals of the others, which may have been lost.
+        """
+        over = [self._pending.pop(each) for each in sorted(self._pending) if each <= seq]
+        for batch in over:
+            self._forget(len(batch.requests), batch.size)
+        return over, list(self._again(now))
 
     def answered(self, batches: list[Batch], committed_at: int, now: int) -> None:
         """These batches were committed, and by now they are applied and answered."""

@@ -66,7 +66,7 @@ class Roster:
 
     def members(self, core: Core, now: int) -> list[dict[str, Any]]:
         """The members with their roles, for `status` and `members`."""
-        followers = core.followers
+        followers, suspects = core.followers, core.suspects
         rows = []
         for member in core.configuration.members:
             node_id = member.node_id
@@ -81,7 +81,9 @@ class Roster:
                     "is_leader": node_id == core.leader_id,
                     "reachable": True if mine else self._reachable(core, node_id, now),
                     "match_index": match_index,
+                    "progress": core.progress.get(node_id),
                     "lag_entries": None if match_index is None else max(core.last_index - match_index, 0),
+                    "suspect": bool(core.suspect) if mine else node_id in suspects if followers else None,
                 }
             )
         return rows

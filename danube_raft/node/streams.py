@@ -26,6 +26,8 @@ from danube_raft.node.replies import Replies
 from danube_raft.wire.client import ARGS, FRAME_PROGRESS, OP, REQUEST_ID, STATUS_OK, Request
 
 TELL_EVERY_MS = 100
+NOWHERE = -1
+"""No store is there."""
 
 StreamKey = tuple[Envelope, int]
 
@@ -71,6 +73,13 @@ class Streams:
         self._stirred = False
         self._check_at = NEVER
         self._poll_at = NEVER
+
+    def attach(self, history: History) -> None:
+        """The state was replaced by a newer one: everything goes on from where it is, or hears that it cannot."""
+        self._history = history
+        self._watches.attach(history)
+        self._fed_revision = NOWHERE
+        self._stirred = bool(self._streams)
 
     @property
     def watches(self) -> int:

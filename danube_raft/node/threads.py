@@ -122,7 +122,9 @@ class ThreadedNode:
         endpoints: dict[str, Endpoint] = {}
         address = inproc_address(f"node-{identity.node_id}")
         try:
-            handler = build(name, self._config, identity, founding, context, address, os.getpid(), endpoints)
+            handler = build(
+                name, self._config, identity, founding, context, address, os.getpid(), endpoints, False
+            )
             with contextlib.closing(handler):
                 Loop(name, os.getpid(), handler, endpoints, self._config).run()
         except Fatal as error:

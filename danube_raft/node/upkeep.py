@@ -36,6 +36,11 @@ class Upkeep:
         self._check_at = 0
         self._in_flight: set[str] = set()
 
+    def attach(self, machine: Machine, now: int) -> None:
+        """The state was replaced by a newer one."""
+        self._machine = machine
+        self._time_base_ms, self._time_at_ms = machine.cluster_ms, now
+
     def new_role(self, role: Role) -> None:
         """Only a leader keeps house."""
         self._leading = role.role == "leader"

@@ -19,13 +19,7 @@ from danube_raft.raft.read_index import NOT_LEADER
 from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, Installing, State
 from danube_raft.raft.table import RAFT_MESSAGES, TABLE, TIMERS
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import (
-    KIND_CONFIGURATION,
-    NO_ORIGIN,
-    Configuration,
-    Entry,
-    pack_configuration,
-)
+from danube_raft.wire.entry import KIND_CONFIGURATION, NO_ORIGIN, Configuration, Entry, pack_configuration
 
 
 class Core:
@@ -50,9 +44,7 @@ class Core:
 
     def has(self, index: int, term: int) -> bool:
         """Whether the log holds the entry (index, term) durably, or purged exactly up to it. Only a snapshot that ends
-        with such an entry may be loaded: one that a crash kept from being installed may know more than the log, or
-        what a later truncation would cut off.
-        """
+        with such an entry may be loaded: one that a crash kept from being installed may know what the log does not."""
         state = self._state
         return index <= state.writes.durable_index and state.log.matches(index, term)
 
@@ -78,8 +70,8 @@ class Core:
         """Begin an empty log with `configuration`, as entry 1 of term 1. Not committed before a leader says so."""
         state = self._state
         state.enter(now)
-        assert (state.log.last_index, state.term) == (0, 0), "only an empty log is bootstrapped"
-        state.set_hard_state(1, 0)
+        assert state.log.last_index == 0, "only an empty log is bootstrapped"
+        state.set_hard_state(max(state.term, 1), state.vote)
         payload = pack_configuration(configuration)
         state.append(Entry(1, 1, KIND_CONFIGURATION, 0, wall_ms, NO_ORIGIN, payload))
         # Nobody has ever led this cluster, so there is nobody to wait for.
@@ -183,6 +175,7 @@ class Core:
         state.enter(now)
         assert index <= state.delivery.applied_index, "only what is applied is purged"
         if index > state.log.purged_index:
+            state.membership.install(index, state.membership.at(index))
             state.log.purge(index)
         self._check()
 
@@ -248,7 +241,9 @@ class Core:
             leader.flush(state)
         log, writes = state.log, state.writes
         write = None if state.passive else writes.take(state.now, log.last_index)
-        committed = state.delivery.take(min(state.commit_index, writes.durable_index), log)
+        # Nothing more of a log that a snapshot is about to stand for.
+        limit = state.delivery.handed_index if state.installing is not None else state.safe_index()
+        committed = state.delivery.take(limit, log)
         messages, state.messages = state.messages, []
         answers, state.read_answers = state.read_answers, []
         requests, log.requests = log.requests, []
@@ -314,6 +309,10 @@ class Core:
         """The active configuration: the newest in the log."""
         return self._state.membership.configuration
 
+    def configuration_at(self, index: int) -> Configuration:
+        """The configuration in force behind the entry at `index`, which is not below the purged one."""
+        return self._state.membership.at(index)
+
     @property
     def followers(self) -> dict[int, int]:
         """On a leader: how far the log of each other member is known to match. Empty in the other roles."""
@@ -326,6 +325,12 @@ class Core:
         it needs was purged. Empty in the other roles."""
         lead = self._state.lead
         return {} if lead is None else {to: progress.state for to, progress in lead.peers.items()}
+
+    @property
+    def suspects(self) -> set[int]:
+        """On a leader: the members that say that they are SUSPECT. Empty in the other roles."""
+        peers = {} if self._state.lead is None else self._state.lead.peers
+        return {to for to, progress in peers.items() if not progress.counts}
 
     @property
     def installing(self) -> bool:

@@ -148,6 +148,7 @@ def on_second_leader(state: State, header: peer.Header, message: peer.Message) -
 
 
 def _heard(state: State, progress: Progress, counted: bool) -> None:
+    progress.counts = counted
     if counted:
         progress.heard_at = state.now
     else:

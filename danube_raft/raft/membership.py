@@ -42,6 +42,10 @@ class Membership:
         self._history = [(index, configuration), *later]
         self._activate()
 
+    def at(self, index: int) -> Configuration:
+        """The configuration that is in force behind the entry `index`."""
+        return next((known for first, known in reversed(self._history) if first <= index), Configuration())
+
     def may_campaign(self, node_id: int, commit_index: int) -> bool:
         """Whether `node_id` is a voter in any configuration that is or may yet become the committed one."""
         for index, configuration in reversed(self._history):

@@ -5,10 +5,10 @@
 - replicate: entries are sent ahead of their acks, within a window counted in messages and in bytes.
 - snapshot: what the peer needs was purged; it gets no entries until it has what only a snapshot can give.
 
-`match_index` only grows while the peer's acks count. `counted_index` is the part of it that commits entries: 0 while
-the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index` always holds. `asked_at` is
-when the peer was last sent something that only asks where it stands: rounds of reads must not multiply these.
-`low_space`: it said that its disk is nearly full.
+`match_index` only grows while the peer's acks count, which is what `counts` says. `counted_index` is the part of it
+that commits entries: 0 while the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index`
+always holds. `asked_at` is when the peer was last sent something that only asks where it stands: rounds of reads must
+not multiply these. `low_space`: it said that its disk is nearly full.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Progress:
         "asked_at",
         "commit_sent",
         "counted_index",
+        "counts",
         "heard_at",
         "inflight",
         "inflight_bytes",
@@ -42,6 +43,7 @@ class Progress:
         self.state = PROBE
         self.match_index = 0
         self.counted_index = 0
+        self.counts = True
         self.next_index = next_index
         self.paused = False
         self.inflight: deque[tuple[int, int]] = deque()

@@ -8,6 +8,7 @@ which failed. Exit code 2: wrong usage; 130: interrupted.
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 from collections.abc import Sequence
@@ -25,6 +26,8 @@ UNLIMITED = 1 << 40
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     given = _parse(arguments)
+    # What nodes log of damaged snapshots, failing disks and SUSPECT is wanted here.
+    logging.getLogger("danube_raft").setLevel(logging.CRITICAL)
     campaign = Campaign(
         given.seed, given.seeds, given.minutes * 60, given.nodes, given.seconds, given.keep_going
     )

@@ -15,7 +15,7 @@ from danube_raft.client.call import Call, Endpoints, Send, Session
 from danube_raft.node.endpoints import Envelope
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
 from danube_raft.sim.schedule import MS, Schedule
-from danube_raft.wire.client import R_STATUS, unpack_replies
+from danube_raft.wire.client import R_STATUS, SESSION, unpack_replies
 
 TRY_AGAIN_US = 20 * MS
 """Between two looks at a connection that is not there yet."""
@@ -103,9 +103,7 @@ class Client:
         prefix, limit, *_, reverse = page.args
         _, token, revision = page.result[:3]
         if token is not None:
-            self.begin(
-                "range", (prefix, limit, token, revision, False, False, reverse), page.level, timeout_ms
-            )
+            self.begin("range", (prefix, limit, token, revision, False, False, reverse), SESSION, timeout_ms)
         return token is not None
 
     def reply(self, body: bytes, node: int, answered: int) -> None:

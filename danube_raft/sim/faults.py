@@ -22,6 +22,14 @@ ANYWHERE = (
 )  # fmt: skip
 AMONG_SEVERAL = ("hand_over", "depose", "isolate", "divide", "disturb", "clog", "one_way")
 """For two nodes and more; offered twice, since consensus is about them."""
+WITH_SNAPSHOTS = ("stop_at_step", "spoil", "fail_snapshot")
+"""For worlds in which snapshots are made."""
+LEFT_BEHIND = "leave_behind"
+LEFT_BEHIND_NODES = 3
+"""With fewer, nobody goes on without the one that is left behind."""
+LOSSES = ("forget", "damage_mark")
+"""Only where a minority may lose something; offered twice."""
+LOSS_NODES = 3
 BRIDGE_NODES = 3
 RING_NODES = 4
 """With fewer, a ring leaves nobody out of touch."""
@@ -40,13 +48,20 @@ def kinds_for(nodes: int) -> tuple[str, ...]:
     several = AMONG_SEVERAL if nodes > 1 else ()
     bridge = ("bridge",) if nodes >= BRIDGE_NODES else ()
     ring = ("ring",) if nodes >= RING_NODES else ()
-    return ANYWHERE + 2 * (several + bridge + ring)
+    losses = LOSSES if nodes >= LOSS_NODES else ()
+    return ANYWHERE + 2 * (several + bridge + ring + losses)
 
 
-def plan(source: random.Random, nodes: int, length: int, earliest: int = 0) -> tuple[Fault, ...]:
+def plan(
+    source: random.Random, nodes: int, length: int, earliest: int = 0, snapshots: bool = False
+) -> tuple[Fault, ...]:
     """The faults of a world of `length` virtual microseconds. They begin after a moment in which the cluster comes
     up, and not before `earliest`; in the middle all is mended and well for a while, so that every world gets something done."""
     kinds = [*source.sample(kinds_for(nodes), source.randint(2, 6)), MEND]
+    if snapshots:
+        # They meet what chance hardly does.
+        behind = [LEFT_BEHIND] if nodes >= LEFT_BEHIND_NODES else []
+        kinds = [WITH_SNAPSHOTS[0], *source.sample(WITH_SNAPSHOTS, 2), *behind, *kinds]
     pause_s = source.choice((0.4, 1.0, 2.5))
     calm_at: int | None = length // 2
     at = max(round(source.uniform(0.3, 1.5) * SECOND), earliest)

@@ -17,6 +17,7 @@ from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
+from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
 
 _PROCESSES = (LOG, CONSENSUS, KV)
@@ -56,6 +57,8 @@ class Nemesis:
         self._network = network
         self._clients = settings.clients
         self._election_ms = settings.config.election_max_ms
+        self._snapshots = settings.snapshots
+        self._at_steps = SnapshotFaults(schedule, nodes, network)
         self._keep = keep
         self._trace = trace
         self._running = True
@@ -64,7 +67,7 @@ class Nemesis:
 
     def start(self, length: int, earliest: int) -> None:
         """Plan the faults of the next `length` microseconds, none of them before `earliest`."""
-        faults = plan(self._source("plan"), len(self._nodes), length, earliest)
+        faults = plan(self._source("plan"), len(self._nodes), length, earliest, self._snapshots)
         self.planned = tuple(each for each in faults if self._keep is None or each.number in self._keep)
         for fault in self.planned:
             self._schedule.at(self._schedule.now + fault.at, self._begin, fault)
@@ -72,6 +75,7 @@ class Nemesis:
     def stop(self) -> None:
         """No new faults; all that can be mended is mended."""
         self._running = False
+        self._at_steps.stop_all()
         self._mend()
         for node in self._nodes:
             node.resume()
@@ -152,7 +156,7 @@ class Nemesis:
             node.pause(name)
         self._schedule.after(lasts_us, node.resume)
 
-    # ---------------------------------------------------------------- disks and clocks
+    # ---------------------------------------------------------------- disks
 
     def _slow_disk(self) -> str:
         node = self._victim()
@@ -172,8 +176,9 @@ class Nemesis:
         node = self._victim()
         if not node.up:
             return NOTHING
-        node.disk.fail_next_write()
-        return f"node {node.node_id}, at its next write"
+        mark = self._random.random() < MARK_FAILS_SHARE
+        node.disk.fail_next_write(mark)
+        return f"node {node.node_id}, at its next write{' of the mark' if mark else ''}"
 
     def _fill_disk(self) -> str:
         """One node is low on space, or now and then all are; what is written still fits."""
@@ -200,6 +205,67 @@ class Nemesis:
             return
         node.crash()
         self._schedule.after(SECOND, node.boot_again, node.boots)
+
+    def _forget(self) -> str:
+        """The log comes back older than it was."""
+        return self._lose("forget")
+
+    def _damage_mark(self) -> str:
+        return self._lose("damage the mark")
+
+    def _lose(self, what: str) -> str:
+        """At most a minority at a time: more than that, and what is committed may be gone. Nor before anything is
+        committed: the others may not even know of whom the cluster consists."""
+        node = self._victim()
+        others = sum(other.suspect for other in self._nodes if other is not node)
+        founded = any(other.boots and other.machine.applied_index for other in self._nodes)
+        if not founded or others + 1 > (len(self._nodes) - 1) // 2:
+            return NOTHING
+        node.crash()
+        found = node.lose(what)
+        down_us = self._while(2_000)
+        self._schedule.after(down_us, node.boot_again, node.boots)
+        if self._random.random() < CRASH_AGAIN_SHARE:
+            again_us = down_us + self._random.randrange(400 * MS)
+            self._schedule.after(again_us, self._crash_again, node)
+        if found is None:
+            return NOTHING
+        return f"node {node.node_id}, its log ends with {found.last.index} then, term {found.hard_state.term}"
+
+    def _crash_again(self, node: Node) -> None:
+        """While it may still be SUSPECT."""
+        if self._running and node.up:
+            node.crash()
+            self._schedule.after(self._while(1_000), node.boot_again, node.boots)
+
+    # ---------------------------------------------------------------- snapshots
+
+    def _stop_at_step(self) -> str:
+        return self._at_steps.stop(self._random)
+
+    def _leave_behind(self) -> str:
+        return self._at_steps.leave_behind(self._random)
+
+    def _spoil(self) -> str:
+        """The newest snapshot of a node is damaged while it is down, if another good one is left."""
+        node = self._victim()
+        if not node.up or node.suspect:
+            return NOTHING
+        node.crash()
+        self._schedule.after(self._while(2_000), node.boot_again, node.boots)
+        what = (
+            "its newest snapshot is damaged" if node.disk.damage_newest() else "it has no two good snapshots"
+        )
+        return f"node {node.node_id} is down, {what}"
+
+    def _fail_snapshot(self) -> str:
+        node = self._victim()
+        if not node.up:
+            return NOTHING
+        node.disk.fail_next_snapshot()
+        return f"node {node.node_id}, at the next snapshot that it writes"
+
+    # ---------------------------------------------------------------- clocks
 
     def _wall_clock(self) -> str:
         node = self._victim()
@@ -315,7 +381,10 @@ class Nemesis:
         return self._random.random() < 0.3
 
 
-NOTHING = "nothing to disturb"
+MARK_FAILS_SHARE = 0.3
+"""Of the writes that fail."""
+CRASH_AGAIN_SHARE = 0.4
+"""Of the nodes that have lost something, so many crash again soon."""
 TEAR_LIMIT_US = 3 * SECOND
 TEAR_LOOK_US = 2 * MS
 """How long the moment for a torn write is waited for, and how often it is looked for."""

@@ -16,7 +16,6 @@ from zlib import crc32
 
 from danube_raft.config import Config
 from danube_raft.kv.machine import Machine
-from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientSlow,
@@ -30,15 +29,23 @@ from danube_raft.node.endpoints import (
 )
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
 from danube_raft.node.identity import Identity
-from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.sim import disk as disks
 from danube_raft.sim.checks.facts import (
     Applied,
+    Begun,
     Booted,
+    Cleared,
     Delivered,
     Fact,
     Filled,
+    Forgot,
     Issued,
+    Judged,
+    Loaded,
+    MarkSynced,
     ReadAnswered,
     ReadAsked,
     Received,
@@ -46,11 +53,17 @@ from danube_raft.sim.checks.facts import (
     Synced,
     Told,
 )
+from danube_raft.sim.digest import digest
 from danube_raft.sim.disk import FULL_BYTES, Disk
 from danube_raft.sim.network import Network
 from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.seen import SeenConsensus, SeenKvServer
+from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.trace import Trace
+from danube_raft.sim.unhurried_snapshot import beginner
+from danube_raft.storage.memory_snapshots import MemorySnapshots
+from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Founding
 
@@ -73,28 +86,6 @@ class Surroundings(NamedTuple):
     """Takes the id of a node that has ended, and with it its connections."""
 
 
-class SeenKvServer(KvServer):
-    """The real handler; its state may be looked at."""
-
-    @property
-    def machine(self) -> Machine:
-        """The replicated state."""
-        return self._machine
-
-    @property
-    def watches(self) -> int:
-        """How many it feeds."""
-        return self._streams.watches
-
-
-class SeenConsensus(Consensus):
-    """The real handler; it can be asked to hand leadership over, as an administrator does."""
-
-    def hand_over(self, to: int, now: int) -> bool:
-        """Whether it begins to."""
-        return self._core is not None and self._core.transfer(to, now) is None
-
-
 class Node:
     """One node of the world. `boot` starts it; `crash` ends it."""
 
@@ -108,7 +99,9 @@ class Node:
         drift_ppm: int = 0,
     ) -> None:
         self.node_id = node_id
-        self.disk = Disk(source, lambda write: around.tell(Synced(node_id, write)))
+        self.disk = Disk(source, self._safe, self._marked)
+        self.suspect = False
+        """Whether it may come up SUSPECT when it starts."""
         self.up = False
         self.open = False
         """Whether clients are served."""
@@ -117,9 +110,10 @@ class Node:
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
-        self.low_space = False
-        """As consensus last told it, in this boot."""
+        self.low_space = False  # as is this
+        self._was_suspect = False  # and still is
         self.wall_offset_ms = source.randrange(-10_000, 10_000)
+        self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
         self._config = config
         self._founding = founding
         self._around = around
@@ -164,12 +158,16 @@ class Node:
         around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
         around.tell(Booted(self.node_id, self.boots))
         self.up, self.open = True, False
-        self._kv = SeenKvServer(config, identity, Counter(), 3)
+        self._kv = SeenKvServer(
+            config, identity, Counter(), 3, Shelf(self._snapshots(), Counter()), beginner(self._random)
+        )
+        self._kv.loaded = self._loaded
+        stage = SnapshotStage(self._snapshots(), identity.cluster_id)
         self._consensus = SeenConsensus(
             config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
         )
         handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, config, 1, free_bytes=self._free_bytes),
+            LOG: LogWriter(self.disk, self.disk.slots, stage, config, 1, free_bytes=self._free_bytes),
             CONSENSUS: self._consensus,
             KV: self._kv,
         }
@@ -184,6 +182,7 @@ class Node:
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
         writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
+        writer.is_busy = lambda: self.disk.is_busy
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
         for process in self._processes.values():
@@ -200,7 +199,23 @@ class Node:
             process.alive = False
         around.network.unreachable.add(self.node_id)
         around.stopped(self.node_id)
+        self.steps.stopped()
         self.disk.crash()
+
+    def lose(self, what: str) -> Recovery | None:
+        """While it is down: its disk forgets, or its mark is damaged; see `Disk`. What the log holds now, or None."""
+        found = self.disk.forget() if what == "forget" else self.disk.damage_mark()
+        if found is not None:
+            self.suspect = True
+            self.counts["promises_lost"] += found.hard_state != self.disk.promised
+            self._around.tell(
+                Forgot(self.node_id, found.purged.index, disks.terms(found), self.disk.promised)
+            )
+        return found
+
+    def _marked(self, suspect: bool) -> None:
+        self.suspect = suspect
+        self._around.tell(MarkSynced(self.node_id, suspect))
 
     def kill(self, name: str) -> None:
         """One process is killed; the supervisor ends the others and starts all three again."""
@@ -239,6 +254,21 @@ class Node:
         if self.up:
             for process in self._processes.values():
                 process.resume()
+
+    # ---------------------------------------------------------------- disk
+
+    def _safe(self, change: local.Write | disks.Begun) -> None:
+        if isinstance(change, local.Write):
+            self._around.tell(Synced(self.node_id, change))
+        else:
+            self._around.tell(Begun(self.node_id, *change))
+
+    def _snapshots(self) -> MemorySnapshots:
+        """As one process sees them."""
+        return MemorySnapshots(self.disk.folder, self._founding.cluster_id)
+
+    def _loaded(self, machine: Machine) -> None:
+        self._around.tell(Loaded(self.node_id, machine.applied_index, digest(machine)))
 
     # ---------------------------------------------------------------- messages
 
@@ -301,10 +331,22 @@ class Node:
         elif isinstance(message, local.Space):
             self.low_space = message.low
             self.counts["low_on_space"] += message.low
+        elif isinstance(message, local.Recovered):
+            self.counts["suspect"] += bool(message.suspect)
+            self.counts["suspect_again"] += bool(message.suspect) and self._was_suspect
+            self._was_suspect = bool(message.suspect)
+            tell(Judged(self.node_id, bool(message.suspect)))
+        elif isinstance(message, local.LeftSuspect):
+            self.counts["suspect_no_more"] += 1
+            self._was_suspect = False
+            tell(Cleared(self.node_id))
+        else:
+            self.steps.said(message)
 
     def _takes(self, edge: str, message: Any) -> None:
         if edge == PEERS:
             around = self._around
+            self.steps.received(message.header, message.message, around.schedule.now)
             around.tell(Received(self.node_id, around.schedule.now, message.header, message.message))
 
     def _pass_on(self, name: str, edge: str, messages: list[local.Message]) -> None:
@@ -342,6 +384,7 @@ class Node:
         )
         if taken:
             around.tell(Sent(header, message))
+            self.steps.sent(message)
         return taken
 
     def _answer(self, message: Any, troubled: dict[bytes, ClientGone | ClientSlow]) -> None:

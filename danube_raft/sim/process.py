@@ -73,6 +73,8 @@ class Process:
         """How long a turn takes that says something: for the log-writer, its syncs."""
         self.finish: Callable[[], None] = lambda: None
         """For the log-writer: its syncs are over."""
+        self.is_busy: Callable[[], bool] = lambda: False
+        """For the log-writer: a turn that says nothing may have begun a sync too."""
         self.failed: Callable[[], None] = lambda: None
         """The disk has failed: the process ends, and with it the node."""
         self.may_fail: Callable[[], bool] = lambda: False
@@ -91,8 +93,8 @@ class Process:
             self._schedule.after(10 * MS, self._start)
             return
         self._started = True
-        self.handler.start(self._clock.read())
-        self._end_turn()
+        if self._survives(self.handler.start):
+            self._end_turn()
 
     def deliver(self, messages: list[tuple[str, Any]]) -> None:
         """(edge, message) pairs have arrived."""
@@ -130,19 +132,24 @@ class Process:
             handler.receive(edge, message, now)
         self._end_turn()
 
-    def _end_turn(self) -> None:
+    def _survives(self, step: Callable[[int], None]) -> bool:
         try:
-            self.handler.turn(self._clock.read())
+            step(self._clock.read())
         except DiskFailed:
             if not self.may_fail():
                 raise
             self.alive = False
             self.failed()
+            return False
+        return True
+
+    def _end_turn(self) -> None:
+        if not self._survives(self.handler.turn):
             return
         said = list(self.handler.outbox)
         self.handler.outbox.clear()
         self.said_at = self._schedule.now
-        if said:
+        if said or self.is_busy():
             self._busy = True
             self._schedule.after(self.lasts_us(self._schedule.now), self._say, said)
         else:

@@ -18,6 +18,7 @@ from danube_raft.sim.faults import kinds_for
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
 from danube_raft.sim.nemesis import Told
 from danube_raft.sim.settings import NODES_MAX, Options
+from danube_raft.sim.snapshot_steps import STEPS
 from danube_raft.sim.world import World
 
 SIGNATURE_CHARS = 60
@@ -102,6 +103,7 @@ def _report(world: World) -> Report:
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
     effects["leases_seen_cleared"] = world.checks.ttl.seen_cleared
+    effects["snapshots_sent_needlessly"] = world.checks.snapshots.needless
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -145,12 +147,15 @@ logging.getLogger("danube_raft").addHandler(logging.NullHandler())
 
 NEEDED = (
     "crash", "blackout", "kill log-writer", "kill consensus", "kill kv-server", "pause log-writer", "pause consensus", "pause kv-server", "freeze",
-    "slow_disk", "hang_disk", "fail_disk", "fill_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "wall_clock", "wrong_clocks", "cut_client",
+    "slow_disk", "hang_disk", "fail_disk", "fill_disk", "tear", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "forget", "damage_mark", "suspect", "suspect_again", "suspect_no_more", "promises_lost", "wall_clock", "wrong_clocks", "cut_client",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "clog", "clogged", "disturb", "mend", "lost", "repeated", "overtaken", "refused", "boots", "slow_syncs", "leases_seen_gone",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
     "hand_over", "handed_over", "told_to_campaign", "campaigns_when_told", "low_on_space", "refused_for_space",
+    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", *(f"stopped at {step}" for step in STEPS),
+    "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted", "installs_interrupted",
+    "restarts_from_snapshot", "loads_of_the_older", "transfers_resumed",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
@@ -161,7 +166,7 @@ def check_coverage(reports: Iterable[Report]) -> None:
     effect. Raises Idle."""
     found: Counter[str] = Counter()
     changes = 0
-    impossible = set(kinds_for(NODES_MAX))
+    impossible = {*kinds_for(NODES_MAX)}
     for report in reports:
         found += report.effects
         changes += report.elections > 1

@@ -18,6 +18,7 @@ SIZES = (1, 2, *9 * (3,), *2 * (4,), *4 * (5,), 6, 7)
 
 
 WATCHERS_MAX = 4
+SNAPSHOTS_SHARE = 1 / 3
 
 
 class Options(NamedTuple):
@@ -43,6 +44,8 @@ class Settings(NamedTuple):
     drift_ppm: int
     """How much too fast or too slow a node's clock may be."""
     watchers: int
+    snapshots: bool
+    """Whether nodes make snapshots and forget their logs all the time, and not only when a log has 64 MiB."""
 
 
 def choose(options: Options) -> Settings:
@@ -81,8 +84,29 @@ def choose(options: Options) -> Settings:
         padding_bytes=source.choice((0, 0, 200, 3_000)),
         drift_ppm=source.choice((0, 0, 200, 20_000)),
         watchers=source.randint(0, WATCHERS_MAX),
+        snapshots=False,
     )
-    return chosen._replace(config=_for_watches(source, config))
+    return _with_snapshots(options.seed, chosen._replace(config=_for_watches(source, config)))
+
+
+def _with_snapshots(seed: int, settings: Settings) -> Settings:
+    """In a third of all worlds: snapshots after a few entries, with hardly any log before them, sent in many pieces."""
+    source = random.Random(f"{seed}/snapshots")  # noqa: S311 -- a seed has to repeat
+    if source.random() >= SNAPSHOTS_SHARE:
+        return settings
+    config = replace(
+        settings.config,
+        snapshot_log_bytes=source.choice((200, 1_000, 5_000)),
+        snapshot_min_ms=source.choice((10, 100, 700)),
+        snapshot_max_ms=source.choice((1_000, 5_000)),
+        snapshot_tail_entries=source.choice((0, 2, 20)),
+        snapshot_tail_bytes=source.choice((0, 300, 10_000)),
+        snapshot_piece_bytes=source.choice((50, 300, 2_000)),
+        snapshot_window_pieces=source.choice((1, 2, 8)),
+        snapshot_pin_ms=source.choice((1_000, 3_000, 60_000)),
+        snapshot_pin_bytes=source.choice((1_024, 50_000)),
+    )
+    return settings._replace(config=config, snapshots=True)
 
 
 def _for_watches(source: random.Random, config: Config) -> Config:

@@ -4,8 +4,12 @@ First faults, then they end and progress is demanded: a leader within `LEADER_TI
 on with what they do, every node serves, all replicas equal the committed log, no lease outlives its time for long. The checks on the whole history come
 last. Nothing here reads a clock or a source of randomness of the machine that it runs on.
 
-Not in these worlds: forming a cluster and changing its members, snapshots, purged logs and lost disks (so no node is
-SUSPECT and every follower's log is searched from where it really parts from the leader's), long polls of watches and of
+In a third of all worlds the nodes make snapshots all the time and keep hardly any log: it is purged, followers get
+snapshots in pieces, nodes begin with one of theirs, nodes and processes end at every step of that, snapshots are damaged
+while their node is down, one at a time and never the last good one.
+
+Not in these worlds: forming a cluster and changing its members, the child that writes a snapshot (it is made in slices
+of its process's turns), long polls of watches and of
 leadership, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.
 """
 
@@ -59,6 +63,8 @@ OPERATIONS_MIN = 10
 """What clients have to bring to an end in a world, however little they could do while there were faults."""
 WORK_MS = 15_000
 """More than that takes at the lowest rate, with clients that still wait for nodes that are gone."""
+SUSPECT_MS = 10_000
+"""More than it takes to send a log from its first entry on."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
@@ -76,7 +82,7 @@ class World:
         ids = tuple(range(1, settings.nodes + 1))
         config = settings.config
         timings = Timings(lambda: self.schedule.now, config.election_max_ms, config.heartbeat_ms)
-        self.checks = Checks(ids, settings.drift_ppm, timings)
+        self.checks = Checks(ids, settings.drift_ppm, timings, lambda i: self.nodes[i].disk.good())
         self.network = Network(self.schedule, self._source("network"), ids, self._to_node)
         around = Surroundings(
             self.schedule, self.trace, self.network, self.checks.tell, self._to_client, self._stopped
@@ -164,6 +170,7 @@ class World:
     def _demand_progress(self) -> None:
         config = self.settings.config
         self._wait("a leader that all know", LEADER_TIMEOUTS * config.election_max_ms, self._has_leader)
+        self._wait("no SUSPECT node", SUSPECT_MS, self._is_sound)
         self._wait(f"{OPERATIONS_MIN} operations to succeed", WORK_MS, self._has_worked)
         self.workload.stop()
         self._wait(
@@ -191,6 +198,9 @@ class World:
     def _has_leader(self) -> bool:
         roles = [node.role for node in self.nodes.values()]
         return len({(role.term, role.leader_id) for role in roles}) == 1 and roles[0].leader_id != 0
+
+    def _is_sound(self) -> bool:
+        return not any(node.suspect for node in self.nodes.values())
 
     def _has_worked(self) -> bool:
         return sum(operation.outcome == OK for operation in self.operations) >= OPERATIONS_MIN

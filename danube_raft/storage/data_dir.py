@@ -4,8 +4,11 @@
     format.json     layout of the directory as a whole
     boot_epoch.json number of the current start; it only grows
     identity.json   node id and cluster id
+    restoring.json  it is being filled from a backup (`restore_target.py`); no node starts on it
     founding.json   the promise to found a cluster together, if the node was started with seeds
     log/            the RocksDB of the log (`log_store.py`)
+    mark            what the log was known to hold (`durable_mark.py`)
+    snapshots/      snapshots of the state (`snapshots.py`)
 
 Small files are JSON with a CRC32 over the rest, replaced by write, fsync, rename and fsync of the directory, so each
 is the old one or the new one after a crash. A file that is damaged, or missing where others prove that it was there,
@@ -46,6 +49,7 @@ FOUNDING_MAX_BYTES = 8192
 """The longest packed configuration that a promise may hold: seven members with the longest names there are."""
 SMALL_FILE_MAX_BYTES = 16384
 """Room for that configuration in base64."""
+RESTORING = "restoring.json"
 LOCK_POLL_MS = 20
 START_TOLERANCE_S = 2.0
 """A process whose start differs by more from what the lock says is another one under a used-again pid."""
@@ -186,23 +190,32 @@ class DataDir:
         text = base64.b64encode(founding.configuration).decode()
         self._write("founding.json", {**founding._asdict(), "configuration": text})
 
-    def next_boot_epoch(self) -> int:
-        """The number of this start, greater than any before; durable on return. Needs an identity."""
-        assert self.identity() is not None, "a node has an identity before it counts its starts"
+    def boot_epoch(self) -> int:
+        """How often the node was started; there is an identity. Raises Corrupt."""
         fields = self._read("boot_epoch.json")
         if fields is None:
             raise self._damaged("boot_epoch.json", "is missing")
-        before = _natural(fields.get("boot_epoch"))
-        if before < 0:
+        found = _natural(fields.get("boot_epoch"))
+        if found < 0:
             raise self._damaged("boot_epoch.json", "does not hold a number")
-        self._write("boot_epoch.json", {"boot_epoch": before + 1})
-        return before + 1
+        return found
+
+    def next_boot_epoch(self) -> int:
+        """The number of this start, greater than any before; durable on return. Needs an identity."""
+        assert self.identity() is not None, "a node has an identity before it counts its starts"
+        epoch = self.boot_epoch() + 1
+        self._write("boot_epoch.json", {"boot_epoch": epoch})
+        return epoch
 
     def _save(self, identity: Identity) -> None:
         self._write("identity.json", identity._asdict())
         self._describe_holder(identity.node_id)
 
     def _check_format(self) -> None:
+        if (self.path / RESTORING).exists():
+            raise Corrupt(
+                f"a restore into {self.path} was not finished: run `danube-raft snapshot restore` again, or empty it"
+            )
         fields = self._read("format.json")
         if fields is None:
             old = [

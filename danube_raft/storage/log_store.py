@@ -28,12 +28,12 @@ from rocksdict import Rdict, WriteBatch
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage import entry_format
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, WAY_OUT
-from danube_raft.storage.recovery import Point, Recovery, recover
+from danube_raft.storage.recovery import Beginning, Point, Recovery, recover
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState, entry_bytes
 
-FORMAT = 1
-"""Layout of the database as a whole; an entry has a format byte of its own."""
+FORMAT = 2
+"""Layout of the database as a whole; an entry has a format byte of its own. 1 knew no beginning of a purged log."""
 
 WRITE_BUFFER_BYTES = 32 << 20
 MAX_TOTAL_WAL_BYTES = 64 << 20
@@ -45,6 +45,8 @@ SCAN_READAHEAD_BYTES = 2 << 20
 
 
 _FORMAT_KEY, _HARD_STATE_KEY, _PURGED_KEY, _SNAPSHOT_KEY = b"format", b"hard_state", b"purged", b"snapshot"
+_BEGINNING_KEY = b"beginning"
+_STAMP = struct.Struct(">Q")
 _POINT = struct.Struct(f">QQ{CHAIN_BYTES}s")
 _META = {_FORMAT_KEY: struct.Struct(">I"), _HARD_STATE_KEY: struct.Struct(">QQ")}
 _META |= {_PURGED_KEY: _POINT, _SNAPSHOT_KEY: _POINT}
@@ -55,17 +57,41 @@ def _key(index: int) -> bytes:
 
 
 def _pack_meta(key: bytes, fields: Iterable[Any]) -> bytes:
-    data = _META[key].pack(*fields)
-    return data + crc32(data).to_bytes(4, "big")
+    return _seal(_META[key].pack(*fields))
 
 
 def _unpack_meta(key: bytes, value: bytes | None) -> tuple[Any, ...] | None:
     if value is None:
         return None
-    data = value[:-4]
-    if len(data) != _META[key].size or crc32(data).to_bytes(4, "big") != value[-4:]:
-        raise Corrupt(f"the {key.decode()} in the log database is damaged; {WAY_OUT}")
+    data = _unseal(key, value)
+    if len(data) != _META[key].size:
+        raise _damaged(key)
     return _META[key].unpack(data)
+
+
+def _seal(data: bytes) -> bytes:
+    return data + crc32(data).to_bytes(4, "big")
+
+
+def _unseal(key: bytes, value: bytes) -> bytes:
+    data = value[:-4]
+    if crc32(data).to_bytes(4, "big") != value[-4:]:
+        raise _damaged(key)
+    return data
+
+
+def _damaged(key: bytes) -> Corrupt:
+    return Corrupt(f"the {key.decode()} in the log database is damaged; {WAY_OUT}")
+
+
+def _unpack_beginning(value: bytes | None) -> Beginning:
+    if value is None:
+        return Beginning()
+    data = _unseal(_BEGINNING_KEY, value)
+    if len(data) < _STAMP.size:
+        raise _damaged(_BEGINNING_KEY)
+    (stamp_ms,) = _STAMP.unpack_from(data)
+    return Beginning(stamp_ms, data[_STAMP.size :])
 
 
 def _options() -> rocksdict.Options:
@@ -144,6 +170,16 @@ class RocksLogStore:
                 self._commit(batch)
             self._last, self._hard_state = last, hard_state
 
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._last
+
+    def point(self, index: int) -> Point:
+        """See LogStore."""
+        with self._guarded("read the log"):
+            return self._point(index)
+
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """See LogStore."""
         with self._guarded("read the log"):
@@ -160,7 +196,7 @@ class RocksLogStore:
                 entries.append(entry)
             return tuple(entries)
 
-    def purge(self, index: int) -> None:
+    def purge(self, index: int, beginning: Beginning) -> None:
         """See LogStore. An index that is purged already is nothing to do."""
         with self._guarded("purge the log"):
             assert index <= self._last.index
@@ -169,10 +205,11 @@ class RocksLogStore:
                 batch = WriteBatch(raw_mode=True)
                 self._forget(batch, index)
                 self._put_meta(batch, _PURGED_KEY, point)
+                self._put_beginning(batch, beginning)
                 self._database().write(batch)
                 self._purged = point
 
-    def install_point(self, index: int, term: int, chain: bytes) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore. Raises Corrupt if the log has the same entry (index, term) with another chain."""
         with self._guarded("install a snapshot into the log"):
             assert index >= self._purged.index
@@ -186,6 +223,7 @@ class RocksLogStore:
             self._forget(batch, index if keeps else self._last.index)
             for key in (_PURGED_KEY, _SNAPSHOT_KEY):
                 self._put_meta(batch, key, point)
+            self._put_beginning(batch, beginning)
             self._commit(batch)
             self._purged = point
             if not keeps:
@@ -213,11 +251,14 @@ class RocksLogStore:
         if "CURRENT" not in names and any(name.endswith((".sst", ".log")) for name in names):
             raise Corrupt(f"the log database in {self._path} has lost its file CURRENT; {WAY_OUT}")
         families = {name: _options() for name in ("default", "log", "meta")}
-        self._db = Rdict(str(self._path), _options(), column_families=families)
+        self._db = self._connect(_options(), families)
         self._log = self._db.get_column_family("log")
         self._meta = self._db.get_column_family("meta")
         self._log_family = self._db.get_column_family_handle("log")
         self._meta_family = self._db.get_column_family_handle("meta")
+
+    def _connect(self, options: rocksdict.Options, families: dict[str, rocksdict.Options]) -> Rdict:
+        return Rdict(str(self._path), options, column_families=families)
 
     def _load(self) -> Recovery:
         version = self._meta_value(_FORMAT_KEY)
@@ -228,11 +269,13 @@ class RocksLogStore:
         hard_state = HardState(*(self._meta_value(_HARD_STATE_KEY) or ()))
         purged = Point(*(self._meta_value(_PURGED_KEY) or ()))
         snapshot = Point(*(self._meta_value(_SNAPSHOT_KEY) or ()))
+        assert self._meta is not None
+        beginning = _unpack_beginning(self._meta.get(_BEGINNING_KEY))
         with closing(self._scan(purged.index + 1)) as stored:
-            recovery = recover(hard_state, purged, snapshot, stored)
-        if version is None:
-            if recovery.last.index or hard_state != HardState():
-                raise Corrupt(f"the log in {self._path} has entries but no format; {WAY_OUT}")
+            recovery = recover(hard_state, purged, snapshot, beginning, stored)
+        if version is None and (recovery.last.index or hard_state != HardState()):
+            raise Corrupt(f"the log in {self._path} has entries but no format; {WAY_OUT}")
+        if version != (FORMAT,):
             batch = WriteBatch(raw_mode=True)
             self._put_meta(batch, _FORMAT_KEY, (FORMAT,))
             self._commit(batch)
@@ -286,6 +329,10 @@ class RocksLogStore:
 
     def _put_meta(self, batch: WriteBatch, key: bytes, fields: Iterable[Any]) -> None:
         batch.put(key, _pack_meta(key, fields), self._meta_family)
+
+    def _put_beginning(self, batch: WriteBatch, beginning: Beginning) -> None:
+        data = _STAMP.pack(beginning.stamp_ms) + beginning.configuration
+        batch.put(_BEGINNING_KEY, _seal(data), self._meta_family)
 
     def _commit(self, batch: WriteBatch) -> None:
         database = self._database()

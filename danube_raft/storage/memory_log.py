@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from danube_raft.errors import Corrupt, DiskFailed, Fatal
 from danube_raft.storage.entry_format import WAY_OUT, chain_of, decode, encode, verify
-from danube_raft.storage.recovery import Point, Recovery, recover
+from danube_raft.storage.recovery import Beginning, Point, Recovery, recover
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState, entry_bytes
 
@@ -34,6 +34,7 @@ class _Change(NamedTuple):
     hard_state: HardState | None = None
     purged: Point | None = None
     snapshot: Point | None = None
+    beginning: Beginning | None = None
 
 
 class _Image:
@@ -42,6 +43,7 @@ class _Image:
     def __init__(self) -> None:
         self.encoded: list[bytes] = []
         self.purged = self.snapshot = Point()
+        self.beginning = Beginning()
         self.hard_state = HardState()
 
     @property
@@ -52,6 +54,7 @@ class _Image:
         other = _Image()
         other.encoded = self.encoded.copy()
         other.purged, other.snapshot, other.hard_state = self.purged, self.snapshot, self.hard_state
+        other.beginning = self.beginning
         return other
 
     def stored(self, index: int) -> bytes:
@@ -74,6 +77,8 @@ class _Image:
             self.hard_state = change.hard_state
         if change.snapshot is not None:
             self.snapshot = change.snapshot
+        if change.beginning is not None:
+            self.beginning = change.beginning
 
 
 class MemoryLog:
@@ -83,6 +88,8 @@ class MemoryLog:
         self._shown = _Image()
         self._durable = _Image()
         self._unsynced: list[_Change] = []
+        self._history: list[_Change] = []
+        """All that ever became durable."""
         self._open = False
         self._failed: Fatal | None = None
         self._fail_next = NEVER
@@ -97,15 +104,33 @@ class MemoryLog:
     def crash(self, surviving: int = 0) -> None:
         """Lose power: of the unsynced changes only the first `surviving` remain. The store is closed then."""
         for change in self._unsynced[:surviving]:
-            self._durable.apply(change)
+            self._keep(change)
         self._shown = self._durable.copy()
         self._unsynced.clear()
         self.close()
 
     @property
+    def bounds(self) -> tuple[int, int]:
+        """(purged, last) index, as the operating system would show them."""
+        return self._shown.purged.index, self._shown.last_index
+
+    @property
     def unsynced(self) -> int:
         """Number of changes that a crash may lose."""
         return len(self._unsynced)
+
+    @property
+    def age(self) -> int:
+        """Number of changes that became durable so far."""
+        return len(self._history)
+
+    def older(self, age: int) -> MemoryLog:
+        """The disk as it was when `age` changes had become durable; this one stays as it is."""
+        other = MemoryLog()
+        for change in self._history[:age]:
+            other._keep(change)
+        other._shown = other._durable.copy()
+        return other
 
     def damage(self, index: int, data: bytes) -> None:
         """Put `data` in the place of the stored entry `index`."""
@@ -127,6 +152,7 @@ class MemoryLog:
             image.hard_state,
             image.purged,
             image.snapshot,
+            image.beginning,
             enumerate(image.encoded, start=image.purged.index + 1),
         )
         self._open = True
@@ -171,8 +197,18 @@ class MemoryLog:
         """Second half of `write`: everything so far survives a crash."""
         self._usable("write the log")
         for change in self._unsynced:
-            self._durable.apply(change)
+            self._keep(change)
         self._unsynced.clear()
+
+    @property
+    def last(self) -> Point:
+        """See LogStore."""
+        return self._shown.point(self._shown.last_index)
+
+    def point(self, index: int) -> Point:
+        """See LogStore."""
+        self._usable("read the log")
+        return self._shown.point(index)
 
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """See LogStore."""
@@ -189,15 +225,20 @@ class MemoryLog:
             entries.append(entry)
         return tuple(entries)
 
-    def purge(self, index: int) -> None:
+    def purge(self, index: int, beginning: Beginning) -> None:
         """See LogStore."""
         self._usable("purge the log")
         assert index <= self._shown.last_index
         if index > self._shown.purged.index:
-            self._change(_Change(purged=self._shown.point(index)))
+            self._change(_Change(purged=self._shown.point(index), beginning=beginning))
 
-    def install_point(self, index: int, term: int, chain: bytes) -> None:
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
         """See LogStore."""
+        self.install_point_unsynced(index, term, chain, beginning)
+        self.sync()
+
+    def install_point_unsynced(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
+        """First half of `install_point`, as of `write`."""
         self._usable("install a snapshot into the log")
         image, point = self._shown, Point(index, term, chain)
         assert index >= image.purged.index
@@ -206,9 +247,13 @@ class MemoryLog:
         if keeps and mine != point:
             raise Corrupt(f"log entry {index} differs from the snapshot's, with the same term; {WAY_OUT}")
         self._change(
-            _Change(cut_from=0 if keeps else image.purged.index + 1, purged=point, snapshot=point),
+            _Change(
+                cut_from=0 if keeps else image.purged.index + 1,
+                purged=point,
+                snapshot=point,
+                beginning=beginning,
+            ),
         )
-        self.sync()
 
     def close(self) -> None:
         """See LogStore. What is unsynced stays: a process that ends loses nothing that it wrote."""
@@ -222,6 +267,10 @@ class MemoryLog:
         if fails:
             self._failed = DiskFailed("the disk was told to fail")
             raise self._failed
+
+    def _keep(self, change: _Change) -> None:
+        self._durable.apply(change)
+        self._history.append(change)
 
     def _usable(self, doing: str) -> None:
         assert self._open, "the store is not open"

@@ -25,6 +25,14 @@ class Point(NamedTuple):
     chain: bytes = ZERO_CHAIN
 
 
+class Beginning(NamedTuple):
+    """What the entries up to the purge point have said that a node needs before it has loaded its snapshot: a cluster
+    time that was reached by then, and the configuration payload in force (empty: none)."""
+
+    stamp_ms: int = 0
+    configuration: bytes = b""
+
+
 class Recovery(NamedTuple):
     """What a store holds when it is opened. `runs` and `configurations` are as in `local.Recovered`;
     `snapshot` is the point of the last install, (0, 0) if there was none."""
@@ -47,33 +55,48 @@ class LogStore(Protocol):
     def write(self, writes: Sequence[local.Write]) -> None:
         """Do `writes` in order, all or nothing; return when they are durable."""
 
+    @property
+    def last(self) -> Point:
+        """Where the log ends; with the purge point if it holds no entry."""
+
+    def point(self, index: int) -> Point:
+        """The place `index`, from the purge point to the last entry."""
+
     def read(self, first: int, last: int, max_bytes: int) -> tuple[Entry, ...]:
         """Entries from `first` to at most `last`, at most `max_bytes` or one; empty if `first` is not in the log."""
 
-    def purge(self, index: int) -> None:
-        """Forget the log up to and including `index`. Not synced: a crash may bring the entries back."""
+    def purge(self, index: int, beginning: Beginning) -> None:
+        """Forget the log up to and including `index`, and keep the `beginning` of what is left. Not synced: a crash may
+        bring the entries back."""
 
-    def install_point(self, index: int, term: int, chain: bytes) -> None:
-        """Begin the log after a snapshot; return when durable. Entries behind it stay only if the log holds the
-        very entry that the snapshot ends with."""
+    def install_point(self, index: int, term: int, chain: bytes, beginning: Beginning) -> None:
+        """Begin the log after a snapshot, with `beginning`; return when durable. Entries behind it stay only if the log
+        holds the very entry that the snapshot ends with."""
 
     def close(self) -> None:
         """Let go of everything. May be called at any time, and again."""
 
 
 def recover(
-    hard_state: HardState, purged: Point, snapshot: Point, stored: Iterable[tuple[int, bytes]]
+    hard_state: HardState,
+    purged: Point,
+    snapshot: Point,
+    beginning: Beginning,
+    stored: Iterable[tuple[int, bytes]],
 ) -> Recovery:
     """Prove the whole log, given as (index, bytes) from the first key on; raises Corrupt or NewerFormat."""
     index, term, chain = purged
-    stamp_ms = 0
+    last_stamp_ms = beginning.stamp_ms
     runs: list[tuple[int, int]] = []
     configurations: list[tuple[int, bytes]] = []
+    if beginning.configuration:
+        configurations.append((index, beginning.configuration))
     for found, data in stored:
         index += 1
         if found != index:
             raise Corrupt(f"log entry {index} is missing: the next one found is {found}; {WAY_OUT}")
         entry_term, kind, stamp_ms, previous_chain = entry_format.verify(index, data)
+        last_stamp_ms = max(last_stamp_ms, stamp_ms)
         if previous_chain != chain:
             raise Corrupt(f"log entry {index} does not follow the entry before it (chain broken); {WAY_OUT}")
         if entry_term != term or not runs:
@@ -90,4 +113,4 @@ def recover(
             f"{WAY_OUT}"
         )
     last = Point(index, term, chain)
-    return Recovery(hard_state, purged, snapshot, last, stamp_ms, tuple(runs), tuple(configurations))
+    return Recovery(hard_state, purged, snapshot, last, last_stamp_ms, tuple(runs), tuple(configurations))

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, Literal, NamedTuple, Protocol
 from zlib import crc32
 
 from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
@@ -35,6 +36,7 @@ MAGIC = b"\x89DRSNAP\n"
 FORMAT = 1
 SUFFIX = ".snap"
 UNFINISHED_SUFFIX = ".tmp"
+NAME = re.compile(r"\d{20}-\d{20}" + re.escape(SUFFIX))
 FRAME_BYTES = 1 << 20
 SYNC_BYTES = 8 << 20
 """Written so often to the disk, so that no single sync holds up the log for long."""
@@ -67,8 +69,23 @@ class SnapshotMeta(NamedTuple):
         return f"{self.term:020d}-{self.index:020d}{SUFFIX}"
 
 
+class Source(Protocol):
+    """Where a snapshot is read from: a Path, or its twin in memory."""
+
+    @property
+    def name(self) -> str:
+        """As of a Path."""
+
+    @property
+    def suffix(self) -> str:
+        """As of a Path."""
+
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]:
+        """As of a Path. Raises OSError."""
+
+
 @contextmanager
-def guarded(path: Path, doing: str) -> Iterator[None]:
+def guarded(path: Path | Source, doing: str) -> Iterator[None]:
     """OSError becomes DiskFailed, with the file and what was about to happen."""
     try:
         yield
@@ -101,6 +118,52 @@ def _crc_of(payload: bytes | memoryview, number: int, length: int, seed: int) ->
     return crc32(payload, crc32(_SEED.pack(number, length), seed))
 
 
+class Framing:
+    """Makes the bytes of one file from its payload, in pieces as they come to be written."""
+
+    def __init__(self, meta: SnapshotMeta) -> None:
+        self._buffer = bytearray()
+        self._sha = hashlib.sha256()
+        self._frames = 0
+        self.size = 0
+        """Of what was made so far."""
+        self._header = _pack_header(meta)
+        self._seed = crc32(self._header)
+
+    def begin(self) -> bytes:
+        """The header, once."""
+        return self._made(self._header)
+
+    def add(self, chunk: bytes) -> Iterator[bytes]:
+        """The frames that are full with this chunk."""
+        self._buffer += chunk
+        start = 0
+        while len(self._buffer) - start >= FRAME_BYTES:
+            yield from self._frame(bytes(self._buffer[start : start + FRAME_BYTES]))
+            start += FRAME_BYTES
+        del self._buffer[:start]
+
+    def end(self) -> Iterator[bytes]:
+        """The last frame and the footer."""
+        if self._buffer:
+            yield from self._frame(bytes(self._buffer))
+        numbers = _FOOTER.pack(self.size + FOOTER_BYTES, self._frames)
+        yield self._made(_FRAME.pack(0, _crc_of(numbers, self._frames, 0, self._seed)) + numbers)
+        self.sha256 = self._sha.digest()
+        yield self._made(self.sha256)
+
+    def _frame(self, payload: bytes) -> Iterator[bytes]:
+        length = len(payload)
+        yield self._made(_FRAME.pack(length, _crc_of(payload, self._frames, length, self._seed)))
+        self._frames += 1
+        yield self._made(payload)
+
+    def _made(self, data: bytes) -> bytes:
+        self._sha.update(data)
+        self.size += len(data)
+        return data
+
+
 class SnapshotWriter:
     """Writes one snapshot. Ends with `commit` or `abort`; after an error it has aborted by itself.
 
@@ -114,17 +177,14 @@ class SnapshotWriter:
         self.meta = meta._replace(size=0, sha256=b"")
         self.path = directory / meta.name
         self._unfinished = directory / (meta.name + UNFINISHED_SUFFIX)
-        self._buffer = bytearray()
-        self._sha = hashlib.sha256()
-        self._size = self._synced = self._frames = 0
+        self._framing = Framing(self.meta)
+        self._synced = 0
         self._descriptor: int | None = None
         self._ended = False
         with self._writing("create"):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._descriptor = os.open(self._unfinished, flags, 0o644)
-            header = _pack_header(self.meta)
-            self._seed = crc32(header)
-            self._put(header)
+            write_all(self.fileno(), self._framing.begin())
 
     def fileno(self) -> int:
         """The descriptor, the only one that a forked child has to keep."""
@@ -133,28 +193,24 @@ class SnapshotWriter:
 
     def write(self, chunk: bytes) -> None:
         """Add to the payload. Raises DiskFailed."""
-        self._buffer += chunk
-        if len(self._buffer) >= FRAME_BYTES:
-            with self._writing("write"):
-                self._put_frames()
+        with self._writing("write"):
+            for piece in self._framing.add(chunk):
+                write_all(self.fileno(), piece)
+                if self._framing.size - self._synced >= SYNC_BYTES:
+                    os.fdatasync(self.fileno())
+                    self._synced = self._framing.size
 
     def commit(self) -> SnapshotMeta:
         """Finish the file and give it its name, durably. Raises DiskFailed; then there may or may not be the whole
         file under its name, and never a part of it."""
         with self._writing("finish"):
-            self._put_frames()
-            if self._buffer:
-                self._put_frame(bytes(self._buffer))
-            size = self._size + FOOTER_BYTES
-            numbers = _FOOTER.pack(size, self._frames)
-            self._put(_FRAME.pack(0, _crc_of(numbers, self._frames, 0, self._seed)) + numbers)
-            sha256 = self._sha.digest()
-            self._put(sha256)
+            for piece in self._framing.end():
+                write_all(self.fileno(), piece)
             os.fsync(self.fileno())
             self.release()
             publish(self._unfinished, self.path)
             self._ended = True
-        return self.meta._replace(size=size, sha256=sha256)
+        return self.meta._replace(size=self._framing.size, sha256=self._framing.sha256)
 
     def release(self) -> None:
         """Let go of the descriptor and leave the file alone, as a parent does that has forked. Raises OSError."""
@@ -172,28 +228,6 @@ class SnapshotWriter:
             with suppress(OSError):
                 self._unfinished.unlink()
 
-    def _put_frames(self) -> None:
-        """Write the full frames of the buffer, and keep the rest."""
-        start = 0
-        while len(self._buffer) - start >= FRAME_BYTES:
-            self._put_frame(bytes(self._buffer[start : start + FRAME_BYTES]))
-            start += FRAME_BYTES
-        del self._buffer[:start]
-
-    def _put_frame(self, payload: bytes) -> None:
-        length = len(payload)
-        self._put(_FRAME.pack(length, _crc_of(payload, self._frames, length, self._seed)))
-        self._put(payload)
-        self._frames += 1
-        if self._size - self._synced >= SYNC_BYTES:
-            os.fdatasync(self.fileno())
-            self._synced = self._size
-
-    def _put(self, data: bytes) -> None:
-        write_all(self.fileno(), data)
-        self._sha.update(data)
-        self._size += len(data)
-
     @contextmanager
     def _writing(self, doing: str) -> Iterator[None]:
         try:
@@ -204,19 +238,19 @@ class SnapshotWriter:
             raise
 
 
-def glance(path: Path, cluster_id: int | None = None) -> SnapshotMeta:
+def glance(path: Source, cluster_id: int | None = None) -> SnapshotMeta:
     """What the file says that it is, from its two ends; the middle is not read.
 
-    Proves the header, that the file has the length that it was finished with, its name, and its cluster if that is
-    given. Raises Corrupt, NewerFormat or DiskFailed.
+    Proves the header, that the file has the length that it was finished with, its cluster if that is given, and its
+    name if it has one as a node gives it: what an operator has saved may have any other. Raises Corrupt, NewerFormat or DiskFailed.
     """
     with guarded(path, "read"), path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
         header = file.read(HEADER_BYTES)
+        size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - FOOTER_BYTES))
         footer = file.read(FOOTER_BYTES)
     meta = _meta_of(path, header, cluster_id)
-    if path.suffix == SUFFIX and path.name != meta.name:
+    if NAME.fullmatch(path.name) and path.name != meta.name:
         raise _damaged(path, f"is the snapshot of index {meta.index} in term {meta.term} under a wrong name")
     if size < MIN_BYTES:
         raise _damaged(path, f"is cut short: it has {size} bytes")
@@ -224,7 +258,7 @@ def glance(path: Path, cluster_id: int | None = None) -> SnapshotMeta:
     return meta._replace(size=size, sha256=sha256)
 
 
-def read(path: Path, cluster_id: int | None = None) -> Iterator[bytes]:
+def read(path: Source, cluster_id: int | None = None) -> Iterator[bytes]:
     """The payload, frame by frame, each checked before it is given out.
 
     The end proves the whole: what was made of the frames must not be used before this iterator has ended by itself.
@@ -261,7 +295,7 @@ def read(path: Path, cluster_id: int | None = None) -> Iterator[bytes]:
 
 
 def verify(
-    path: Path, cluster_id: int | None = None, report: Callable[[], None] = lambda: None
+    path: Source, cluster_id: int | None = None, report: Callable[[], None] = lambda: None
 ) -> SnapshotMeta:
     """What the file is, after all of it was read and proven; `report` is called after each frame.
 
@@ -273,7 +307,7 @@ def verify(
     return meta
 
 
-def read_piece(path: Path, offset: int, max_bytes: int) -> bytes:
+def read_piece(path: Source, offset: int, max_bytes: int) -> bytes:
     """Bytes of a finished file from `offset` on, at most so many; empty at and behind its end. Raises DiskFailed."""
     assert offset >= 0
     assert max_bytes > 0
@@ -282,7 +316,7 @@ def read_piece(path: Path, offset: int, max_bytes: int) -> bytes:
         return file.read(max_bytes)
 
 
-def _meta_of(path: Path, header: bytes, cluster_id: int | None) -> SnapshotMeta:
+def _meta_of(path: Source, header: bytes, cluster_id: int | None) -> SnapshotMeta:
     if len(header) < HEADER_BYTES:
         raise _damaged(path, f"is cut short: it has {len(header)} bytes")
     if _CRC.unpack_from(header, _HEADER.size)[0] != crc32(header[: _HEADER.size]):
@@ -299,7 +333,7 @@ def _meta_of(path: Path, header: bytes, cluster_id: int | None) -> SnapshotMeta:
     return SnapshotMeta(index, term, found_cluster, chain)
 
 
-def _check_footer(path: Path, footer: bytes, size: int, frames: int | None, seed: int) -> bytes:
+def _check_footer(path: Source, footer: bytes, size: int, frames: int | None, seed: int) -> bytes:
     """The SHA-256 in the footer of a file that is `size` long. `frames` None: not counted."""
     zero, crc = _FRAME.unpack_from(footer)
     numbers = footer[_FRAME.size : -SHA_BYTES]
@@ -313,11 +347,11 @@ def _check_footer(path: Path, footer: bytes, size: int, frames: int | None, seed
     return footer[-SHA_BYTES:]
 
 
-def _newer(path: Path, version: int) -> NewerFormat:
+def _newer(path: Source, version: int) -> NewerFormat:
     return NewerFormat(
         f"snapshot {path} has format {version}, this version reads up to {FORMAT}; {NEWER_WAY_OUT}"
     )
 
 
-def _damaged(path: Path, what: str) -> Corrupt:
+def _damaged(path: Source, what: str) -> Corrupt:
     return Corrupt(f"snapshot {path} {what}")

@@ -94,5 +94,11 @@ class SnapshotStore(Protocol):
     def trust(self, meta: SnapshotMeta) -> None:
         """Take a snapshot for good that was just committed or proven."""
 
+    def discard(self, index: int, term: int) -> None:
+        """Delete what was left of writing one; nothing if it is finished. Raises DiskFailed."""
+
+    def delete_before(self, oldest: SnapshotMeta) -> None:
+        """Delete all that are older than this one, damaged or not. Raises DiskFailed."""
+
     def prune(self, keep: int = ..., report: Callable[[], None] = ...) -> Pruned:
         """Delete what is older than the newest `keep` good ones. Raises DiskFailed."""

@@ -7,7 +7,7 @@
 - A name without `.tmp` is only ever given to a whole file, by rename. What ends in `.tmp` when the node starts is left
   over from a death and is removed.
 - Nothing is deleted unless enough newer ones were proven by reading all of them; so the last good one always stays, and
-  so does all that is newer, damaged or not.
+  so does all that is newer, damaged or not. Who knows which of them the log can follow says so, with `delete_before`.
 - What is passed over is named, with the reason: a node that starts from an older snapshot says so.
 
 The format is in `snapshot_file.py`. When to make one, and what to do with it, belongs to the processes.
@@ -16,7 +16,6 @@ The format is in `snapshot_file.py`. When to make one, and what to do with it, b
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,12 +25,13 @@ from danube_raft.storage import snapshot_file
 from danube_raft.storage.data_dir import sync_directory
 from danube_raft.storage.snapshot_file import (
     MIN_BYTES,
+    NAME,
     SHA_BYTES,
-    SUFFIX,
     SYNC_BYTES,
     UNFINISHED_SUFFIX,
     SnapshotMeta,
     SnapshotWriter,
+    Source,
     glance,
     guarded,
     publish,
@@ -42,8 +42,6 @@ from danube_raft.storage.snapshot_store import Found, Pruned
 
 KEEP = 2
 """Snapshots that are kept: one to start from, one in case it cannot be read."""
-
-_NAME = re.compile(r"\d{20}-\d{20}" + re.escape(SUFFIX))
 
 
 class Snapshots:
@@ -58,14 +56,9 @@ class Snapshots:
     def open(self) -> list[str]:
         """Create the directory if there is none, remove what was never finished; its names. Raises DiskFailed."""
         with guarded(self.directory, "open"):
-            if not self.directory.is_dir():
-                self.directory.mkdir()
-                sync_directory(self.directory.parent)
+            self._make()
             stale = sorted(name for name in self._names() if name.endswith(UNFINISHED_SUFFIX))
-            for name in stale:
-                (self.directory / name).unlink()
-            if stale:
-                sync_directory(self.directory)
+            self._delete(stale)
         return stale
 
     def path(self, meta: SnapshotMeta) -> Path:
@@ -79,12 +72,15 @@ class Snapshots:
     def receiver(self, meta: SnapshotMeta) -> SnapshotReceiver:
         """Begin to receive the snapshot that a peer announces, or go on with it; see there. Raises Corrupt when it is
         of another cluster."""
+        self._check_announced(meta)
+        return SnapshotReceiver(self.directory, meta)
+
+    def _check_announced(self, meta: SnapshotMeta) -> None:
         if meta.cluster_id != self._cluster_id:
             raise Corrupt(
                 f"the snapshot of index {meta.index} is of cluster {meta.cluster_id}, and this node belongs to "
                 f"{self._cluster_id}"
             )
-        return SnapshotReceiver(self.directory, meta)
 
     def trust(self, meta: SnapshotMeta) -> None:
         """Take a snapshot for good that was just committed, or received and proven: it is not read again."""
@@ -100,22 +96,22 @@ class Snapshots:
         for name in names:
             if name.endswith(UNFINISHED_SUFFIX):
                 continue
-            if not _NAME.fullmatch(name):
+            if not NAME.fullmatch(name):
                 skipped.append((name, "its name is not a snapshot's"))
                 continue
             try:
-                candidates.append(glance(self.directory / name, self._cluster_id))
+                candidates.append(glance(self._file(name), self._cluster_id))
             except (Corrupt, NewerFormat, DiskFailed) as error:
                 skipped.append((name, error.message))
         return Found(candidates, skipped)
 
     def read(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """See SnapshotStore."""
-        return snapshot_file.read(self.path(meta), self._cluster_id)
+        return snapshot_file.read(self._file(meta.name), self._cluster_id)
 
     def read_piece(self, meta: SnapshotMeta, offset: int, max_bytes: int) -> bytes:
         """See SnapshotStore."""
-        return snapshot_file.read_piece(self.path(meta), offset, max_bytes)
+        return snapshot_file.read_piece(self._file(meta.name), offset, max_bytes)
 
     def verify(self, meta: SnapshotMeta, report: Callable[[], None] = lambda: None) -> None:
         """Prove that snapshot by reading it, once; `report` is called after each frame.
@@ -124,10 +120,21 @@ class Snapshots:
         """
         if meta in self._good:
             return
-        found = verify(self.path(meta), self._cluster_id, report)
+        found = verify(self._file(meta.name), self._cluster_id, report)
         if found != meta:
             raise Corrupt(f"snapshot {self.path(meta)} is another one than it was")
         self._good.add(meta)
+
+    def discard(self, index: int, term: int) -> None:
+        """See SnapshotStore."""
+        unfinished = SnapshotMeta(index, term, self._cluster_id).name + UNFINISHED_SUFFIX
+        with guarded(self.directory, "delete an unfinished snapshot in"):
+            self._delete([name for name in self._names() if name == unfinished])
+
+    def delete_before(self, oldest: SnapshotMeta) -> None:
+        """See SnapshotStore."""
+        with guarded(self.directory, "delete old snapshots in"):
+            self._delete([name for name in self._names() if NAME.fullmatch(name) and name < oldest.name])
 
     def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
         """Delete what is older than the newest `keep` good ones; nothing while there are not so many.
@@ -151,15 +158,42 @@ class Snapshots:
             return Pruned([], skipped)
         oldest = good[-1].name
         with guarded(self.directory, "delete old snapshots in"):
-            names = sorted(name for name in self._names() if _NAME.fullmatch(name) and name < oldest)
-            for name in names:
-                (self.directory / name).unlink()
-            if names:
-                sync_directory(self.directory)
+            names = sorted(name for name in self._names() if NAME.fullmatch(name) and name < oldest)
+            self._delete(names)
         return Pruned(names, [(name, reason) for name, reason in skipped if name not in names])
+
+    # All that is done to the directory itself: the twin in memory has its own.
+
+    def _make(self) -> None:
+        if not self.directory.is_dir():
+            self.directory.mkdir()
+            sync_directory(self.directory.parent)
 
     def _names(self) -> Iterable[str]:
         return [path.name for path in self.directory.iterdir()]
+
+    def _file(self, name: str) -> Source:
+        return self.directory / name
+
+    def _delete(self, names: Iterable[str]) -> None:
+        for name in names:
+            (self.directory / name).unlink()
+        if names:
+            sync_directory(self.directory)
+
+
+def check_possible(meta: SnapshotMeta) -> None:
+    """Raises Corrupt when what a peer announces cannot be true."""
+    numbers = (meta.index, meta.term, meta.size)
+    if not all(0 < number < 1 << 63 for number in numbers) or meta.size < MIN_BYTES:
+        raise Corrupt(f"a snapshot is announced with (index, term, size) {numbers}, which cannot be")
+    if len(meta.sha256) != SHA_BYTES:
+        raise Corrupt(f"the snapshot of index {meta.index} is announced without a SHA-256")
+
+
+def stage_name(meta: SnapshotMeta) -> str:
+    """Where that snapshot is while it arrives."""
+    return f"{meta.name}.{meta.sha256.hex()}{UNFINISHED_SUFFIX}"
 
 
 class SnapshotReceiver:
@@ -171,14 +205,10 @@ class SnapshotReceiver:
 
     def __init__(self, directory: Path, meta: SnapshotMeta) -> None:
         """Begin, or go on. `meta` is as announced, by a peer: Corrupt if it cannot be true. Raises DiskFailed."""
-        numbers = (meta.index, meta.term, meta.size)
-        if not all(0 < number < 1 << 63 for number in numbers) or meta.size < MIN_BYTES:
-            raise Corrupt(f"a snapshot is announced with (index, term, size) {numbers}, which cannot be")
-        if len(meta.sha256) != SHA_BYTES:
-            raise Corrupt(f"the snapshot of index {meta.index} is announced without a SHA-256")
+        check_possible(meta)
         self.meta = meta
         self.path = directory / meta.name
-        self._stage = directory / f"{meta.name}.{meta.sha256.hex()}{UNFINISHED_SUFFIX}"
+        self._stage = directory / stage_name(meta)
         self._descriptor: int | None = None
         self._ended = False
         with self._writing("create"):

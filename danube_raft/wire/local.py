@@ -14,6 +14,21 @@ from typing import Any, NamedTuple
 
 from danube_raft.wire import codec
 from danube_raft.wire.entry import Entry, HardState
+from danube_raft.wire.local_snapshots import (
+    AskPoint,
+    InstallPoint,
+    InstallSnapshot,
+    LoadSnapshot,
+    Piece,
+    PointRead,
+    Purge,
+    ReadPiece,
+    ReadPoint,
+    SnapshotDone,
+    SnapshotsFound,
+    Staged,
+    StagePiece,
+)
 
 # ---------------------------------------------------------------- kv-server → consensus
 
@@ -41,32 +56,6 @@ class Applied(NamedTuple):
     """Everything up to `index` is in the state machine; returns the credit of those entries."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
-
-
-class SnapshotsFound(NamedTuple):
-    """What a kv-server says first: (index, term) of the snapshots that it may load, the newest first. Said again, with
-    those that are left, when the one that was chosen turned out to be damaged."""
-
-    points: tuple[tuple[int, int], ...]
-
-
-class AskPoint(NamedTuple):
-    """Ask for term and chain hash of the log entry at `index`, which is applied; answered by PointRead."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-
-
-class SnapshotDone(NamedTuple):
-    """A snapshot of this node that ends with (index, term, chain) is whole and durable: `size_bytes` and `sha256` of
-    its file, cluster time and configuration payload at its end. Also said after one was loaded."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    chain: bytes
-    size_bytes: int
-    sha256: bytes
-    stamp_ms: int
-    configuration: bytes
 
 
 class MembershipRequest(NamedTuple):
@@ -133,22 +122,6 @@ class Role(NamedTuple):
     commit_index: int
 
 
-class LoadSnapshot(NamedTuple):
-    """Which of the snapshots found is to be loaded, one whose end this log has; index 0: begin with nothing. The answer
-    is the first Applied, or SnapshotsFound again."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-
-
-class InstallSnapshot(NamedTuple):
-    """Load the snapshot at (index, term) of the leader, which was installed into the log and replaces everything up to
-    there. What is committed behind it follows."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-
-
 class Space(NamedTuple):
     """`low`: too little room on the disk, here or at a leader that can hand leadership to nobody. `read_only_index`
     ≥ 0: this node takes no writes at all, and of its log everything up to there is committed."""
@@ -198,52 +171,8 @@ class ReadLog(NamedTuple):
     max_bytes: int
 
 
-class ReadPoint(NamedTuple):
-    """Ask for term and chain hash of the entry at `index`, which is durable and not purged."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-
-
-class Purge(NamedTuple):
-    """Forget the log up to and including `index`; keep its cluster time and the configuration payload at that place."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    stamp_ms: int
-    configuration: bytes
-
-
-class InstallPoint(NamedTuple):
-    """Begin the log anew after the installed snapshot at (index, term, chain), in one synced write, with the cluster
-    time and the configuration payload at its end."""
-
-    seq: int
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    chain: bytes
-    stamp_ms: int
-    configuration: bytes
-
-
-class ReadPiece(NamedTuple):
-    """Ask for bytes of the own snapshot at (index, term), from `offset` on, at most `max_bytes`; answered by Piece."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    offset: int
-    max_bytes: int
-
-
-class StagePiece(NamedTuple):
-    """Take a piece of the leader's snapshot that ends with (index, term, chain); `size_bytes` and `sha256` are the
-    whole file's. Answered by Staged, after the last one only when the file is proven, durable and has its name."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    chain: bytes
-    size_bytes: int
-    sha256: bytes
-    offset: int
-    data: bytes
+class LeftSuspect(NamedTuple):
+    """A leader has brought this node up to date: its promises count again, also after the next start."""
 
 
 # ---------------------------------------------------------------- log-writer → consensus
@@ -252,7 +181,8 @@ class StagePiece(NamedTuple):
 class Recovered(NamedTuple):
     """What the disk holds. `runs` are (first index, term) of each stretch of one term, `configurations` are
     (index, payload) of the configuration entries, (`purged_index`, `purged_term`) is the entry before the first.
-    """
+    `suspect`: what of it is known to be lost, so that nothing that this node has promised counts; empty: nothing.
+    `hard_state` is then the newest that is known, be it from the log or from the durable mark."""
 
     hard_state: HardState
     purged_index: int
@@ -282,33 +212,6 @@ class LogChunk(NamedTuple):
 
     first: int
     entries: tuple[Entry, ...]
-
-
-class PointRead(NamedTuple):
-    """Answer to a ReadPoint, and to an AskPoint: term and chain hash of the entry at `index`."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    chain: bytes
-
-
-class Piece(NamedTuple):
-    """Answer to a ReadPiece. Empty: that snapshot is gone, or cannot be read."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    offset: int
-    data: bytes
-
-
-class Staged(NamedTuple):
-    """Of the snapshot at (index, term) the first `offset` bytes are here; `complete`: it is proven and durable. A
-    piece that is not the next one, or a file that proves bad, gets the offset that is wanted instead."""
-
-    index: int  # type: ignore[assignment]  # a field, not tuple.index
-    term: int
-    offset: int
-    complete: bool
 
 
 # ---------------------------------------------------------------- all → supervisor, supervisor → all
@@ -362,7 +265,7 @@ Message = (
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
     | ConfirmRead | ReadConfirmed | SnapshotsFound | AskPoint | LoadSnapshot | ReadPoint | ReadPiece | StagePiece
-    | PointRead | Piece | Staged | Space | FreeSpace
+    | PointRead | Piece | Staged | LeftSuspect | Space | FreeSpace
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
@@ -370,7 +273,7 @@ KINDS: tuple[type[Message], ...] = (
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
     Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
     ReadConfirmed, SnapshotsFound, AskPoint, LoadSnapshot, ReadPoint, ReadPiece, StagePiece, PointRead, Piece, Staged,
-    Space, FreeSpace,
+    LeftSuspect, Space, FreeSpace,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

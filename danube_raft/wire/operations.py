@@ -157,6 +157,22 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "status": Operation(ADMIN, (), "map of the node's state"),
     "members": Operation(ADMIN, (), "list of maps, one per member"),
+    "snapshot_take": Operation(
+        ADMIN,
+        (Argument("index", arguments.natural, 0),),
+        "index that was asked for (0: what is applied now), and [index, term, size in bytes, SHA-256] of a snapshot that "
+        "reaches it or nil: ask again",
+    ),
+    "snapshot_piece": Operation(
+        ADMIN,
+        (
+            Argument("index", arguments.positive),
+            Argument("term", arguments.positive),
+            Argument("offset", arguments.natural),
+            Argument("max_bytes", arguments.positive, 1_048_576),
+        ),
+        "bytes of that snapshot's file, none behind its end; nil: it was replaced by a newer one",
+    ),
     "leadership_poll": Operation(
         ADMIN,
         (

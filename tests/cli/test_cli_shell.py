@@ -19,7 +19,7 @@ from danube_raft import __version__, errors
 from danube_raft.config import Config, documentation
 
 Run = Callable[..., Any]
-COMMANDS = ["get", "put", "delete", "cas", "next-id", "watch", "bench", "node"]
+COMMANDS = ["get", "put", "delete", "cas", "next-id", "watch", "bench", "node", "snapshot"]
 NOWHERE = ("--endpoints", "127.0.0.1:1", "--timeout", "300ms")
 
 
@@ -56,7 +56,16 @@ def test_help_loads_neither_sockets_nor_storage() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[command] for command in COMMANDS] + [["node", "start"], ["node", "status"]]
+    "command",
+    [[command] for command in COMMANDS]
+    + [
+        ["node", "start"],
+        ["node", "status"],
+        ["node", "verify"],
+        ["snapshot", "status"],
+        ["snapshot", "restore"],
+        ["snapshot", "save"],
+    ],
 )
 def test_every_command_has_help_under_both_names(run: Run, command: list[str]) -> None:
     for flag in ("-h", "--help"):

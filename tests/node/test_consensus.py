@@ -17,6 +17,8 @@ from danube_raft.wire.entry import (
     Entry,
 )
 
+# ---------------------------------------------------------------- batches
+
 
 def test_a_follower_passes_a_batch_on_to_the_leader() -> None:
     node = Alone()

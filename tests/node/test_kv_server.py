@@ -13,6 +13,8 @@ from danube_raft.node.endpoints import Envelope, FromClient, OpenPort
 from danube_raft.node.handler import CLIENTS, CONSENSUS
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
+from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request, unpack_replies
 from danube_raft.wire.entry import KIND_BATCH, KIND_NOOP, NO_ORIGIN, Entry
@@ -28,8 +30,11 @@ class Restarted:
     def __init__(self) -> None:
         self.now = 1_000
         self.sent: list[tuple[str, Any]] = []
-        self.kv = KvServer(Config(), Identity(2, 7, 2), Counter(), 3)
+        self.kv = KvServer(
+            Config(), Identity(2, 7, 2), Counter(), 3, Shelf(MemorySnapshots(MemoryFolder(), 7), Counter())
+        )
         self.kv.start(self.now)
+        self.kv.receive(CONSENSUS, local.LoadSnapshot(0, 0), self.now)
         self.turn()
 
     def turn(self) -> None:

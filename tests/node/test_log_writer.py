@@ -6,38 +6,55 @@ It runs here over the log in memory, driven as the loop drives it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from snapshot_store import CHAIN, CLUSTER, add, names, opened, spoil
 
 from danube_raft.config import Config
 from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.node.handler import CONSENSUS, KV, Handler
 from danube_raft.node.log_writer import GROUP_SHARE, LogWriter
+from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.storage.durable_mark import Mark
+from danube_raft.storage.mark_keeper import newest
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
+from danube_raft.storage.memory_mark import MemoryMark
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
+from danube_raft.storage.snapshot_file import SnapshotMeta
+from danube_raft.storage.snapshot_store import SnapshotStore
+from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire.entry import KIND_CONFIGURATION, Entry, HardState
 from danube_raft.wire.local import (
     Applied,
     Durable,
     InstallPoint,
+    LeftSuspect,
     LogChunk,
+    Piece,
+    PointRead,
     Purge,
     ReadLog,
+    ReadPiece,
+    ReadPoint,
     Recovered,
+    Staged,
+    StagePiece,
     Write,
 )
 
 ALL = 1 << 30
 MIB = 1 << 20
-CHAIN = bytes(range(16))
 
 
 class CountingLog(MemoryLog):
-    """Remembers the writes of each sync."""
+    """Remembers the writes of each sync; its mark lies beside it."""
 
     def __init__(self) -> None:
         super().__init__()
         self.groups: list[list[int]] = []
+        self.mark = MemoryMark()
 
     def write(self, writes: Sequence[Write]) -> None:
         self.groups.append([write.seq for write in writes])
@@ -57,8 +74,17 @@ def log() -> CountingLog:
     return CountingLog()
 
 
-def started(log: MemoryLog, config: Config | None = None) -> LogWriter:
-    writer = LogWriter(log, config or Config(), 42)
+def over(
+    log: CountingLog, snapshots: SnapshotStore | None = None, config: Config | None = None, pid: int = 42
+) -> LogWriter:
+    stage = SnapshotStage(snapshots or MemorySnapshots(MemoryFolder(), CLUSTER), CLUSTER)
+    return LogWriter(log, log.mark, stage, config or Config(), pid)
+
+
+def started(
+    log: CountingLog, config: Config | None = None, snapshots: SnapshotStore | None = None
+) -> LogWriter:
+    writer = over(log, snapshots, config)
     writer.start(1_000)
     writer.outbox.clear()
     return writer
@@ -78,7 +104,7 @@ FIRST = write(1, entry(1), hard_state=HardState(1, 5))
 
 
 def test_it_is_a_handler_and_ready_once_recovered(log: CountingLog) -> None:
-    writer: Handler = LogWriter(log, Config(), 42)
+    writer: Handler = over(log)
     assert not writer.ready
     writer.start(1)
     assert writer.ready
@@ -90,10 +116,10 @@ def test_the_first_message_tells_what_the_disk_holds(log: CountingLog) -> None:
     turn(
         writer,
         write(1, entry(1), entry(2), configuration, entry(4, 2), hard_state=HardState(2, 5)),
-        Purge(1, 0, b""),
+        Purge(1, 50, b"members"),
     )
     writer.close()
-    again = LogWriter(log, Config(), 43)
+    again = over(log, pid=43)
     again.start(2_000)
     assert again.outbox == [
         (
@@ -103,9 +129,9 @@ def test_the_first_message_tells_what_the_disk_holds(log: CountingLog) -> None:
                 purged_index=1,
                 purged_term=1,
                 last_index=4,
-                last_stamp_ms=40,
+                last_stamp_ms=50,
                 runs=((2, 1), (3, 2)),
-                configurations=((3, b"conf"),),
+                configurations=((1, b"members"), (3, b"conf")),
                 suspect="",
                 pid=43,
             ),
@@ -118,7 +144,7 @@ def test_a_damaged_log_ends_the_start_without_a_word(log: CountingLog) -> None:
     turn(writer, FIRST)
     writer.close()
     log.damage(1, log.stored(1)[:-1])
-    writer = LogWriter(log, Config(), 42)
+    writer = over(log)
     with pytest.raises(Corrupt):
         writer.start(1)
     assert writer.outbox == []
@@ -150,7 +176,7 @@ def test_a_group_is_closed_at_its_byte_bound_and_the_rest_follows_at_once(log: C
     assert writer.next_timer() == 1_001
     assert turn(writer, now=1_002) == [Durable(4)]
     assert turn(writer, now=1_003) == [Durable(5)]
-    assert writer.next_timer() is None
+    assert writer.next_timer() == 1_051, "the mark follows later"
     assert log.groups == [[1, 2], [3, 4], [5]]
 
 
@@ -254,3 +280,213 @@ def test_close_lets_go_of_the_store(log: CountingLog) -> None:
     turn(writer, FIRST)
     writer.close()
     assert log.open().last.index == 1
+
+
+# ---------------------------------------------------------------- the durable mark
+
+
+def marked(log: CountingLog) -> Mark:
+    slots = log.mark.read()
+    assert slots is not None
+    known = newest(slots)
+    assert known is not None
+    return known[2]
+
+
+def test_no_answer_leaves_before_term_and_vote_are_in_the_mark(log: CountingLog) -> None:
+    """Else a log that comes back without them would vote twice in one term."""
+    writer = started(log)
+    writer.receive(CONSENSUS, write(1, hard_state=HardState(3, 2)), 1_001)
+    log.mark.fail_next_write()
+    with pytest.raises(DiskFailed):
+        writer.turn(1_001)
+    assert writer.outbox == []
+    assert log.unsynced == 0, "the log has it, and nobody was told"
+
+
+def test_a_stream_of_puts_pays_one_mark_in_its_interval(log: CountingLog) -> None:
+    """Each write of the mark is a sync that a put may have to wait for."""
+    writer = started(log, Config(mark_interval_ms=50))
+    turn(writer, FIRST)
+    marks = {log.mark.read()}
+    for number in range(2, 202):
+        turn(writer, write(number, entry(number)), now=1_001 + number)
+        marks.add(log.mark.read())
+    assert len(marks) == 1 + 200 // 50
+    due = writer.next_timer()
+    assert due is not None
+    turn(writer, now=due)
+    assert marked(log).point == log.last
+    assert writer.next_timer() is None
+
+
+def test_the_answer_leaves_before_the_mark_is_written(log: CountingLog) -> None:
+    """A put that comes alone does not wait for a second sync."""
+    writer = started(log)
+    turn(writer, FIRST, now=2_000)
+    before = log.mark.read()
+    assert turn(writer, write(2, entry(2)), now=3_000) == [Durable(2)]
+    assert log.mark.read() == before
+    due = writer.next_timer()
+    assert due is not None
+    assert due <= 3_000
+    turn(writer, now=3_000)
+    assert marked(log).point.index == 2
+
+
+def test_what_was_lost_is_told_with_the_newest_vote_that_is_known(log: CountingLog) -> None:
+    writer = started(log)
+    turn(writer, FIRST, write(2, hard_state=HardState(4, 2)))
+    writer.close()
+    forgetful = CountingLog()
+    forgetful.mark = log.mark
+    writer = over(forgetful)
+    writer.start(1)
+    ((_, told),) = writer.outbox
+    assert told.suspect == "the log is gone: it held entries up to 1 and term 4"
+    assert told.hard_state == (4, 2)
+
+
+def test_suspect_ends_when_consensus_says_so(log: CountingLog) -> None:
+    writer = started(log)
+    turn(writer, FIRST)
+    writer.close()
+    log.mark.lose()
+    writer = started(log)
+    turn(writer, write(1, entry(2)), now=5_000)
+    assert marked(log).suspect
+    turn(writer, LeftSuspect())
+    assert marked(log) == Mark(log.last, HardState(1, 5))
+
+
+def test_the_mark_follows_an_install_and_a_purge_at_once(log: CountingLog) -> None:
+    """One that points behind what is left could not be compared with anything."""
+    writer = started(log)
+    turn(writer, FIRST, write(2, entry(2), entry(3)))
+    turn(writer, Purge(3, 0, b""))
+    assert marked(log).point.index == 3
+    assert turn(writer, InstallPoint(3, 9, 2, CHAIN, 0, b"")) == [Durable(3)]
+    assert marked(log).point == (9, 2, CHAIN)
+
+
+# ---------------------------------------------------------------- points and snapshots
+
+
+def test_a_point_is_the_chain_that_the_next_entry_continues(log: CountingLog) -> None:
+    writer = started(log)
+    turn(writer, write(1, entry(1), entry(2), entry(3), hard_state=HardState(1, 5)))
+    assert turn(writer, ReadPoint(2)) == [PointRead(*log.point(2))]
+    turn(writer, Purge(2, 0, b""))
+    assert turn(writer, ReadPoint(2)) == [PointRead(*log.point(2))], "also where the log begins"
+
+
+def stage(meta: SnapshotMeta, whole: bytes, first: int, last: int) -> StagePiece:
+    return StagePiece(meta.index, meta.term, meta.chain, meta.size, meta.sha256, first, whole[first:last])
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> tuple[Snapshots, SnapshotMeta, bytes]:
+    """Another node's snapshot and its bytes."""
+    source = opened(tmp_path / "source")
+    meta = add(source, 9)
+    return source, meta, source.path(meta).read_bytes()
+
+
+def test_pieces_of_an_own_snapshot_are_read(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes]
+) -> None:
+    store, meta, whole = source
+    writer = started(log, snapshots=store)
+    assert turn(writer, ReadPiece(9, 1, 10, 20)) == [Piece(9, 1, 10, whole[10:30])]
+    assert turn(writer, ReadPiece(9, 1, meta.size - 5, 20)) == [Piece(9, 1, meta.size - 5, whole[-5:])]
+
+
+def test_a_snapshot_that_is_gone_has_an_empty_piece(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes]
+) -> None:
+    """The kv-server deletes old ones while they may still be on their way to somebody."""
+    store, meta, _ = source
+    writer = started(log, snapshots=store)
+    store.delete_before(meta._replace(term=meta.term + 1))
+    assert turn(writer, ReadPiece(9, 1, 0, 20)) == [Piece(9, 1, 0, b"")]
+
+
+def test_pieces_are_put_together_in_order_and_the_whole_has_its_name(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], tmp_path: Path
+) -> None:
+    _, meta, whole = source
+    store = opened(tmp_path / "target")
+    writer = started(log, snapshots=store)
+    half = meta.size // 2
+    assert turn(writer, stage(meta, whole, half, meta.size)) == [Staged(9, 1, 0, False)], "not the next one"
+    assert turn(writer, stage(meta, whole, 0, half)) == [Staged(9, 1, half, False)]
+    assert store.newest().candidates == []
+    assert turn(writer, stage(meta, whole, 0, half)) == [Staged(9, 1, half, False)], "that is here"
+    for _ in range(2):
+        last = stage(meta, whole, half, meta.size)
+        assert turn(writer, last) == [Staged(9, 1, meta.size, True)], "a repeat does not begin it anew"
+    assert store.newest().candidates == [meta]
+
+
+def test_another_log_writer_goes_on_where_the_last_one_has_stopped(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], tmp_path: Path
+) -> None:
+    _, meta, whole = source
+    store = opened(tmp_path / "target")
+    writer = started(log, snapshots=store)
+    turn(writer, stage(meta, whole, 0, 50))
+    writer.close()
+    writer = started(log, snapshots=store)
+    assert turn(writer, stage(meta, whole, 0, 20)) == [Staged(9, 1, 50, False)]
+
+
+def test_a_snapshot_that_proves_bad_is_wanted_again_from_its_beginning(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], tmp_path: Path
+) -> None:
+    """PITFALLS 30."""
+    origin, meta, whole = source
+    spoil(origin.path(meta))
+    bad = origin.path(meta).read_bytes()
+    store = opened(tmp_path / "target")
+    writer = started(log, snapshots=store)
+    turn(writer, stage(meta, bad, 0, 100))
+    assert turn(writer, stage(meta, bad, 100, meta.size)) == [Staged(9, 1, 0, False)]
+    assert names(store) == []
+    turn(writer, stage(meta, whole, 0, 100))
+    assert turn(writer, stage(meta, whole, 100, meta.size)) == [Staged(9, 1, meta.size, True)]
+
+
+def test_of_two_snapshots_the_last_one_announced_is_put_together(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], tmp_path: Path
+) -> None:
+    """What nobody will go on with must not take room until the next start."""
+    origin, meta, whole = source
+    newer = add(origin, 12)
+    store = opened(tmp_path / "target")
+    writer = started(log, snapshots=store)
+    turn(writer, stage(meta, whole, 0, 50))
+    turn(writer, stage(newer, origin.path(newer).read_bytes(), 0, 50))
+    assert len(names(store)) == 1
+    assert names(store)[0].startswith(newer.name)
+
+
+def test_a_disk_that_fails_under_a_snapshot_ends_the_turn(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], tmp_path: Path
+) -> None:
+    _, meta, whole = source
+    writer = started(log, snapshots=Snapshots(tmp_path / "nowhere", CLUSTER))
+    with pytest.raises(DiskFailed):
+        turn(writer, stage(meta, whole, 0, 50))
+
+
+def test_proving_a_whole_snapshot_is_progress(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], tmp_path: Path
+) -> None:
+    """A log-writer that reads a large file for longer than the watchdog waits must not be taken for a dead one."""
+    _, meta, whole = source
+    reports: list[None] = []
+    stage_ = SnapshotStage(opened(tmp_path / "target"), CLUSTER, lambda: reports.append(None))
+    writer = LogWriter(log, log.mark, stage_, Config(), 42)
+    writer.start(1)
+    turn(writer, stage(meta, whole, 0, meta.size))
+    assert reports

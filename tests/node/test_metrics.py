@@ -21,7 +21,8 @@ KNOWN = {
     "has_leader", "is_leader", "leader_changes_total", "term", "commit_index", "applied_index", "proposals_pending",
     "proposals_committed_total", "proposals_applied_total", "proposals_failed_total", "log_fsync_seconds_bucket",
     "log_fsync_seconds_sum", "log_fsync_seconds_count", "apply_seconds_bucket", "apply_seconds_sum",
-    "apply_seconds_count", "watchers", "keys", "restarts_total",
+    "apply_seconds_count", "snapshot_seconds_bucket", "snapshot_seconds_sum", "snapshot_seconds_count",
+    "snapshot_index", "snapshot_bytes", "snapshots_taken_total", "snapshots_failed_total", "watchers", "keys", "restarts_total",
 }  # fmt: skip
 
 
@@ -148,6 +149,16 @@ def test_a_histogram_counts_into_the_bucket_below_a_bound() -> None:
     )
     assert sum(report["counts"]) == 5
     assert report["sum_s"] == pytest.approx(2 * BOUNDS_S[0] + 2 * BOUNDS_S[-1] + 1, rel=1e-6)
+
+
+def test_the_child_that_makes_a_snapshot_is_counted_apart(watched: Watched) -> None:
+    """Its memory is its parent's for the most part, and gone when it is done."""
+    resident = "process_resident_memory_bytes"
+    watched.tell()
+    before = {labels["process"] for name, labels, _ in watched.labelled() if name == resident}
+    watched.processes[2].report["snapshot_pid"] = os.getpid()
+    during = {labels["process"] for name, labels, _ in watched.labelled() if name == resident}
+    assert during - before == {"snapshot"}
 
 
 def test_buckets_are_cumulative_on_the_page(watched: Watched) -> None:

@@ -13,8 +13,11 @@ from danube_raft.config import MIB, Config
 from danube_raft.errors import NoSpace
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_stage import SnapshotStage
 from danube_raft.node.space import HAND_OVER_MS, TRY_AGAIN_MS, DiskSpace
 from danube_raft.storage.memory_log import MemoryLog
+from danube_raft.storage.memory_mark import MemoryMark
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.wire import local, peer
 
 LOW = local.FreeSpace(511 * MIB)
@@ -26,7 +29,8 @@ ROOM = local.FreeSpace(10_000 * MIB)
 
 def test_the_log_writer_looks_now_and_then_and_sleeps_in_between() -> None:
     free = [3 * MIB, 2 * MIB, 1 * MIB]
-    writer = LogWriter(MemoryLog(), Config(), 1, free_bytes=lambda: free[0])
+    stage = SnapshotStage(MemorySnapshots(MemoryFolder(), 7), 7)
+    writer = LogWriter(MemoryLog(), MemoryMark(), stage, Config(), 1, free_bytes=lambda: free[0])
     writer.start(1_000)
     writer.turn(1_000)
     assert writer.outbox[1:] == [(CONSENSUS, local.FreeSpace(3 * MIB))]

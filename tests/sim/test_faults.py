@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from danube_raft.sim.faults import AMONG_SEVERAL, ANYWHERE, MEND, kinds_for, plan
+from danube_raft.sim.faults import AMONG_SEVERAL, ANYWHERE, LOSSES, MEND, kinds_for, plan
 from danube_raft.sim.network import QUEUE_FRAMES, Link, Network
 from danube_raft.sim.process import Clock
 from danube_raft.sim.run import Report, attempt
@@ -55,7 +55,7 @@ def test_every_kind_is_planned_where_it_makes_sense() -> None:
     }
     assert planned[1] == {*ANYWHERE, MEND}
     assert planned[2] == {*ANYWHERE, *AMONG_SEVERAL, MEND}
-    assert planned[3] == planned[2] | {"bridge"}
+    assert planned[3] == planned[2] | {"bridge", *LOSSES}
     assert planned[5] == planned[3] | {"ring"}
     assert set(kinds_for(7)) == planned[5] - {MEND}
 
@@ -76,7 +76,7 @@ def test_a_world_without_some_of_its_faults_has_the_others_as_they_were() -> Non
     assert world(11, faults=()).nemesis.told == []
 
 
-@pytest.mark.parametrize("kind", sorted({*ANYWHERE, *AMONG_SEVERAL, "bridge", "ring"}))
+@pytest.mark.parametrize("kind", sorted({*ANYWHERE, *AMONG_SEVERAL, *LOSSES, "bridge", "ring"}))
 def test_each_kind_finds_something_to_disturb(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("danube_raft.sim.faults.kinds_for", lambda nodes: 8 * (kind,))
     done: Counter[str] = Counter()

@@ -31,7 +31,7 @@ def write(seq: int) -> local.Write:
 
 def test_a_write_is_told_to_be_durable_when_its_sync_is_over() -> None:
     synced: list[int] = []
-    disk = Disk(random.Random(1), lambda each: synced.append(each.seq))
+    disk = Disk(random.Random(1), lambda each: synced.append(each[0]))
     disk.open()
     disk.write((write(1), write(2)))
     assert synced == []

@@ -21,12 +21,13 @@ import rocksdict
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after, encode
 from danube_raft.storage.log_store import RocksLogStore
-from danube_raft.storage.recovery import Point, recover
+from danube_raft.storage.recovery import Beginning, Point, recover
 from danube_raft.wire.entry import KIND_BATCH, KIND_CONFIGURATION, Entry, HardState
 from danube_raft.wire.local import Write
 
 ALL = 1 << 30
 TERM = HardState(1, 5)
+BEGINNING = Beginning(90, b"members")
 
 
 def entry(index: int, term: int = 1, payload: bytes = b"value", kind: int = KIND_BATCH) -> Entry:
@@ -126,8 +127,8 @@ def test_a_read_stops_at_the_byte_bound_but_gives_one_entry(store: RocksLogStore
 
 def test_purged_entries_are_gone_and_the_chain_goes_on(store: RocksLogStore, path: Path) -> None:
     store.write([Write(1, 0, entries(1, 9), TERM)])
-    store.purge(9)
-    store.purge(4)
+    store.purge(9, BEGINNING)
+    store.purge(4, BEGINNING)
     assert store.read(9, 9, ALL) == ()
     store.write([Write(2, 0, entries(10, 11), None)])
     store.close()
@@ -135,12 +136,51 @@ def test_purged_entries_are_gone_and_the_chain_goes_on(store: RocksLogStore, pat
     assert (found.purged.index, found.purged.term, read) == (9, 1, entries(10, 11))
 
 
+def test_what_a_purged_log_has_said_of_members_and_time_stays_with_it(
+    store: RocksLogStore, path: Path
+) -> None:
+    """PITFALLS 29: a node votes before it has loaded its snapshot, and must know of whom."""
+    conf = entry(6, payload=b"newer", kind=KIND_CONFIGURATION)
+    store.write([Write(1, 0, (*entries(1, 5), conf), TERM)])
+    store.purge(4, Beginning(40, b"older"))
+    store.close()
+    found, _ = reopened(path)
+    assert (found.configurations, found.last_stamp_ms) == (((4, b"older"), (6, b"newer")), 60)
+    again = RocksLogStore(path)
+    again.open()
+    again.install_point(9, 1, ZERO_CHAIN, BEGINNING)
+    again.close()
+    found, _ = reopened(path)
+    assert (found.configurations, found.last_stamp_ms) == (((9, b"members"),), 90)
+
+
+@pytest.mark.parametrize("damage", [b"", bytes(8), bytes(12), struct.pack(">I", 0)])
+def test_a_damaged_beginning_is_refused(store: RocksLogStore, path: Path, damage: bytes) -> None:
+    store.write([Write(1, 0, entries(1, 5), TERM)])
+    store.purge(4, BEGINNING)
+    store.close()
+    edit(path, "meta", b"beginning", damage)
+    with pytest.raises(Corrupt, match="beginning"):
+        reopened(path)
+
+
+def test_a_log_of_the_format_before_has_no_beginning_and_is_brought_up(
+    store: RocksLogStore, path: Path
+) -> None:
+    store.write([Write(1, 0, entries(1, 5), TERM)])
+    store.close()
+    edit(path, "meta", b"format", struct.pack(">I", 1) + struct.pack(">I", crc32(struct.pack(">I", 1))))
+    for _ in range(2):
+        found, read = reopened(path)
+        assert (found.configurations, found.last_stamp_ms, read) == ((), 50, entries(1, 5))
+
+
 def test_an_install_keeps_what_follows_its_very_entry(store: RocksLogStore, path: Path) -> None:
     store.write([Write(1, 0, entries(1, 5), TERM)])
     chain = ZERO_CHAIN
     for each in entries(1, 3):
         chain = chain_after(each, chain)
-    store.install_point(3, 1, chain)
+    store.install_point(3, 1, chain, BEGINNING)
     store.close()
     found, read = reopened(path)
     assert found.purged == found.snapshot == Point(3, 1, chain)
@@ -152,7 +192,7 @@ def test_an_install_over_another_term_or_past_the_end_begins_anew(
     store: RocksLogStore, path: Path, index: int
 ) -> None:
     store.write([Write(1, 0, entries(1, 5), HardState(2, 0))])
-    store.install_point(index, 2, bytes(range(16)))
+    store.install_point(index, 2, bytes(range(16)), BEGINNING)
     store.write([Write(3, 0, entries(index + 1, index + 2, 2), None)])
     store.close()
     found, read = reopened(path)
@@ -163,7 +203,7 @@ def test_an_install_over_another_term_or_past_the_end_begins_anew(
 def test_nothing_of_a_conflicting_log_is_left_behind_an_install(store: RocksLogStore, path: Path) -> None:
     """Entries behind the snapshot's index would come back at the next start, from another history."""
     store.write([Write(1, 0, entries(1, 9), HardState(2, 0))])
-    store.install_point(3, 2, bytes(range(16)))
+    store.install_point(3, 2, bytes(range(16)), BEGINNING)
     store.close()
     found, read = reopened(path)
     assert (found.last, read) == (Point(3, 2, bytes(range(16))), ())
@@ -172,7 +212,7 @@ def test_nothing_of_a_conflicting_log_is_left_behind_an_install(store: RocksLogS
 def test_an_install_with_another_chain_for_the_same_entry_is_corruption(store: RocksLogStore) -> None:
     store.write([Write(1, 0, entries(1, 5), TERM)])
     with pytest.raises(Corrupt, match="log entry 3 differs"):
-        store.install_point(3, 1, bytes(range(16)))
+        store.install_point(3, 1, bytes(range(16)), BEGINNING)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +231,7 @@ def test_a_write_that_breaks_an_invariant_is_a_bug_and_leaves_no_trace(
     store: RocksLogStore, write: Write
 ) -> None:
     store.write([Write(1, 0, entries(1, 5), TERM)])
-    store.purge(2)
+    store.purge(2, BEGINNING)
     with pytest.raises(AssertionError):
         store.write([write])
     store.write([Write(2, 0, entries(6, 6), None)])
@@ -238,8 +278,8 @@ def test_a_damaged_hard_state_and_a_lost_format_are_refused(store: RocksLogStore
 
 def test_a_database_of_a_later_format_is_left_alone(store: RocksLogStore, path: Path) -> None:
     store.close()
-    edit(path, "meta", b"format", struct.pack(">I", 2) + struct.pack(">I", crc32(struct.pack(">I", 2))))
-    with pytest.raises(NewerFormat, match="format 2"):
+    edit(path, "meta", b"format", struct.pack(">I", 3) + struct.pack(">I", crc32(struct.pack(">I", 3))))
+    with pytest.raises(NewerFormat, match="format 3"):
         reopened(path)
 
 
@@ -255,7 +295,7 @@ def test_terms_that_fall_are_refused() -> None:
     first = encode(entry(1, 2), ZERO_CHAIN)
     second = encode(entry(2, 1), chain_after(entry(1, 2), ZERO_CHAIN))
     with pytest.raises(Corrupt, match="log entry 2 has term 1 after term 2"):
-        recover(HardState(2, 0), Point(), Point(), [(1, first), (2, second)])
+        recover(HardState(2, 0), Point(), Point(), Beginning(), [(1, first), (2, second)])
 
 
 def flipped(source: Path, target: Path, name: str, bit: int) -> None:
@@ -337,8 +377,8 @@ def test_after_a_failure_the_store_refuses_everything_but_close(
     for use in (
         lambda: store.write([Write(2, 0, entries(3, 3), None)]),
         lambda: store.read(1, 1, ALL),
-        lambda: store.purge(1),
-        lambda: store.install_point(9, 1, ZERO_CHAIN),
+        lambda: store.purge(1, BEGINNING),
+        lambda: store.install_point(9, 1, ZERO_CHAIN, BEGINNING),
     ):
         with pytest.raises(DiskFailed, match="failed before"):
             use()

@@ -19,6 +19,7 @@ from danube_raft.errors import DiskFailed
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.memory_log import MemoryLog
+from danube_raft.storage.recovery import Beginning
 from danube_raft.wire.entry import KINDS, Entry, HardState
 from danube_raft.wire.local import Write
 
@@ -37,6 +38,7 @@ class Twins(RuleBasedStateMachine):
         self.purged_term = 0
         self.hard_state = HardState()
         self.serial = 0
+        self.beginning = Beginning()
 
     def teardown(self) -> None:
         self.rocks.close()
@@ -94,9 +96,18 @@ class Twins(RuleBasedStateMachine):
     @rule(data=st.data())
     def purge(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(self.purged, self.last))
-        self.rocks.purge(index)
-        self.memory.purge(index)
+        beginning = self.begin_with(index > self.purged)
+        self.rocks.purge(index, beginning)
+        self.memory.purge(index, beginning)
         self.forget(index, self.last_term(index))
+
+    def begin_with(self, moves: bool = True) -> Beginning:
+        """What is kept with the next purge point, if that moves."""
+        self.serial += 1
+        beginning = Beginning(self.serial, b"%d" % self.serial * (self.serial % 3))
+        if moves:
+            self.beginning = beginning
+        return beginning
 
     def forget(self, index: int, term: int) -> None:
         for gone in range(self.purged + 1, min(index, self.last) + 1):
@@ -110,8 +121,9 @@ class Twins(RuleBasedStateMachine):
         term, chain = self.log[index].term, ZERO_CHAIN
         state = self.memory._shown
         chain = chain_after(self.log[index], state.point(index - 1).chain)
-        self.rocks.install_point(index, term, chain)
-        self.memory.install_point(index, term, chain)
+        beginning = self.begin_with()
+        self.rocks.install_point(index, term, chain, beginning)
+        self.memory.install_point(index, term, chain, beginning)
         self.forget(index, term)
 
     @rule(
@@ -124,9 +136,10 @@ class Twins(RuleBasedStateMachine):
         self.hard_state = HardState(self.hard_state.term + 1, 0)
         term = self.hard_state.term
         write = [Write(0, 0, (), self.hard_state)]
+        beginning = self.begin_with()
         for store in (self.rocks, self.memory):
             store.write(write)
-            store.install_point(index, term, chain)
+            store.install_point(index, term, chain, beginning)
         self.log.clear()
         self.last = self.purged = index
         self.purged_term = term
@@ -169,7 +182,12 @@ class Twins(RuleBasedStateMachine):
             self.last,
         )
         assert found.purged.term == self.purged_term
-        assert found.configurations == tuple((e.index, e.payload) for e in self.log.values() if e.kind == 2)
+        configurations = [(e.index, e.payload) for e in self.log.values() if e.kind == 2]
+        if self.beginning.configuration:
+            configurations.insert(0, (self.purged, self.beginning.configuration))
+        assert found.configurations == tuple(configurations)
+        stamps = [self.beginning.stamp_ms, *[e.stamp_ms for e in self.log.values()]]
+        assert found.last_stamp_ms == max(stamps)
 
     @invariant()
     def both_hold_what_the_model_holds(self) -> None:

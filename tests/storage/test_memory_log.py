@@ -9,6 +9,7 @@ import pytest
 
 from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
+from danube_raft.storage.recovery import Beginning
 from danube_raft.wire.entry import Entry, HardState
 from danube_raft.wire.local import Write
 
@@ -62,7 +63,7 @@ def test_a_process_that_ends_loses_nothing(log: MemoryLog) -> None:
 
 
 def test_an_unsynced_purge_comes_back_after_a_crash(log: MemoryLog) -> None:
-    log.purge(3)
+    log.purge(3, Beginning())
     assert log.read(3, 3, ALL) == ()
     assert after_crash(log) == entries(1, 5)
 
@@ -74,7 +75,12 @@ def test_a_failed_write_may_have_taken_effect_and_the_store_refuses_all_use(
     log.fail_next_write(when)
     with pytest.raises(DiskFailed):
         log.write([Write(2, 0, entries(6, 6), None)])
-    for use in (log.sync, lambda: log.write([]), lambda: log.read(1, 1, ALL), lambda: log.purge(1)):
+    for use in (
+        log.sync,
+        lambda: log.write([]),
+        lambda: log.read(1, 1, ALL),
+        lambda: log.purge(1, Beginning()),
+    ):
         with pytest.raises(DiskFailed, match="failed before"):
             use()
     assert after_crash(log, surviving=1) == entries(1, left)

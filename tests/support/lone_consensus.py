@@ -1,4 +1,4 @@
-"""Consensus without its surroundings: the test plays kv-server, log-writer and peers."""
+"""One consensus process stepped by hand; the test plays its kv-server, its log-writer and its peers."""
 
 from __future__ import annotations
 
@@ -23,22 +23,40 @@ FOUNDING = Founding(CLUSTER, 1, pack_configuration(CONFIGURATION), 5)
 class Alone:
     """One consensus handler; the test plays its kv-server, its log-writer and its peers."""
 
-    def __init__(self, node_id: int = 2, *, log: bool = True) -> None:
+    def __init__(
+        self,
+        node_id: int = 2,
+        *,
+        log: bool = True,
+        config: Config | None = None,
+        recovered: local.Recovered | None = None,
+        points: tuple[tuple[int, int], ...] = (),
+        load: bool = True,
+    ) -> None:
         self.now = 10_000
         self.term = 1
         self.node_id = node_id
         self.sent: list[tuple[str, Any]] = []
         identity = Identity(node_id, CLUSTER, 4)
-        self.handler = Consensus(Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2)
+        self.handler = Consensus(
+            config or Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2
+        )
         self.handler.start(self.now)
         runs = ((1, 1),) if log else ()
         configurations = ((1, FOUNDING.configuration),) if log else ()
-        recovered = local.Recovered(
-            HardState(1 if log else 0, 0), 0, 0, 1 if log else 0, 0, runs, configurations, "", 9
+        self.receive(
+            LOG,
+            recovered
+            or local.Recovered(
+                HardState(1 if log else 0, 0), 0, 0, 1 if log else 0, 0, runs, configurations, "", 9
+            ),
         )
-        self.receive(LOG, recovered)
-        self.receive(KV, local.Applied(0))
+        self.receive(KV, local.SnapshotsFound(points))
         self.turn()
+        if load:
+            (chosen,) = self.take(KV, local.LoadSnapshot)
+            self.receive(KV, local.Applied(chosen.index))
+            self.turn()
 
     def receive(self, edge: str, message: Any) -> None:
         self.handler.receive(edge, message, self.now)
@@ -96,6 +114,3 @@ class Alone:
     def refused(self) -> int:
         count: int = self.handler.status(self.now)["counters"].get("peer_messages_refused", 0)
         return count
-
-
-# ---------------------------------------------------------------- batches

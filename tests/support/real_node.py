@@ -109,9 +109,11 @@ class RealNode:
 
     def child(self, name: str) -> psutil.Process | None:
         """The running child of that name."""
+        assert self.process is not None
         for process in self.family()[1:]:
             try:
-                if process.cmdline()[4:5] == [name]:
+                # A child of the kv-server's that makes a snapshot has its command line.
+                if process.cmdline()[4:5] == [name] and process.ppid() == self.process.pid:
                     self._seen.add(process)
                     return process
             except psutil.NoSuchProcess:

@@ -18,7 +18,11 @@ from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, 
 from danube_raft.node.identity import Identity
 from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.node.snapshot_stage import SnapshotStage
 from danube_raft.storage.memory_log import MemoryLog
+from danube_raft.storage.memory_mark import MemoryMark
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request, unpack_replies
 
@@ -34,6 +38,8 @@ class SteppedNode:
     def __init__(self, config: Config | None = None, seed: int = 1) -> None:
         self.config = config or Config()
         self.disk = MemoryLog()
+        self.mark = MemoryMark()
+        self.snapshots = MemorySnapshots(MemoryFolder(), CLUSTER_ID)
         self.now = 1_000
         self.wall_ms = 1_700_000_000_000
         self.boot_epoch = 0
@@ -57,11 +63,11 @@ class SteppedNode:
         self.boot_epoch += 1
         identity = Identity(NODE_ID, CLUSTER_ID, self.boot_epoch)
         self.open = False
-        self.kv = KvServer(self.config, identity, Counter(), 3)
+        self.kv = KvServer(self.config, identity, Counter(), 3, Shelf(self.snapshots, Counter()))
         self.consensus = Consensus(
             self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2, self.read_only
         )
-        self.log = LogWriter(self.disk, self.config, 1)
+        self.log = LogWriter(self.disk, self.mark, SnapshotStage(self.snapshots, CLUSTER_ID), self.config, 1)
         self.handlers: dict[str, Handler] = {LOG: self.log, CONSENSUS: self.consensus, KV: self.kv}
         self._queues: dict[str, list[tuple[str, Any]]] = {name: [] for name in self.handlers}
         for handler in self.handlers.values():

@@ -71,8 +71,9 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.PointRead(9, 3, b"c"), "9524050903c40163"),
     (local.Piece(9, 3, 4, b"data"), "962505090304c40464617461"),
     (local.Staged(9, 3, 8, False), "962605090308c2"),
-    (local.Space(True, 9), "942705c309"),
-    (local.FreeSpace(9), "93280509"),
+    (local.LeftSuspect(), "922705"),
+    (local.Space(True, 9), "942805c309"),
+    (local.FreeSpace(9), "93290509"),
 ]  # fmt: skip
 
 PEER: list[tuple[peer.Message, str]] = [

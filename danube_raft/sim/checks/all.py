@@ -22,7 +22,9 @@ from danube_raft.sim.checks.promises import Promises
 from danube_raft.sim.checks.quorum_durability import QuorumDurability
 from danube_raft.sim.checks.read_index import ReadIndexes
 from danube_raft.sim.checks.sessions import SessionReads
+from danube_raft.sim.checks.snapshots import Good, SnapshotsFit
 from danube_raft.sim.checks.state_machine_safety import StateMachineSafety
+from danube_raft.sim.checks.suspicion import Suspicion
 from danube_raft.sim.checks.ttl import TtlNeverEarly
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.checks.watches import WatchOrder
@@ -43,15 +45,23 @@ class Checks:
     """Tells each fact to the view and to all checks that want it.
 
     `drift_ppm`: how wrong a node's clock may run. `timings`: without them nothing is asked of how long things take.
+    `good`: the snapshots of a node that can be read.
     """
 
-    def __init__(self, ids: tuple[int, ...], drift_ppm: int = 0, timings: Timings | None = None) -> None:
+    def __init__(
+        self,
+        ids: tuple[int, ...],
+        drift_ppm: int = 0,
+        timings: Timings | None = None,
+        good: Good = lambda _: (),
+    ) -> None:
         self.view = View(ids)
         self.completeness = LeaderCompleteness(self.view)
         self.ttl = TtlNeverEarly(self.view, drift_ppm)
         self.sessions = SessionReads(self.view)
         self.bounded = BoundedReads(self.view, drift_ppm)
         self.watches = WatchOrder(self.view)
+        self.snapshots = SnapshotsFit(self.view, good)
         checks: tuple[Check, ...] = (
             ElectionSafety(self.view),
             Elected(self.view),
@@ -63,10 +73,12 @@ class Checks:
             ReadIndexes(self.view),
             Monotonic(self.view),
             Promises(self.view),
+            Suspicion(self.view),
             self.ttl,
             self.sessions,
             self.bounded,
             self.watches,
+            self.snapshots,
             ExpectedErrors(self.view),
             *([] if timings is None else [LeadershipEnds(self.view, timings)]),
         )

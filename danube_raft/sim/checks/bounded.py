@@ -18,7 +18,8 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Fact, Received, Told, Violation
+from danube_raft.raft.table import RAFT_MESSAGES
+from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Fact, LoadTold, Received, Told, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.history import OK, Operation
 from danube_raft.sim.schedule import MS
@@ -55,7 +56,7 @@ class _Node:
 class BoundedReads:
     """Remembers who heard a leader when, and all that was acknowledged."""
 
-    wants = (Booted, Delivered, Ended, Received, Told)
+    wants = (Booted, Delivered, Ended, LoadTold, Received, Told)
 
     def __init__(self, view: View, drift_ppm: int = 0) -> None:
         self._view = view
@@ -73,6 +74,8 @@ class BoundedReads:
             self._received(self._nodes[fact.node], fact)
         elif isinstance(fact, Delivered):
             self._nodes[fact.node].own = fact.entries[-1].index
+        elif isinstance(fact, LoadTold):
+            self._nodes[fact.node].own = fact.index
         elif isinstance(fact, Booted):
             self._nodes[fact.node] = _Node()
         elif isinstance(fact, Told):
@@ -96,7 +99,10 @@ class BoundedReads:
             needed = len(self._view.voters) // 2
             if len(node.peers) >= needed:
                 node.heard(sorted(node.peers.values(), reverse=True)[needed - 1], node.own)
-        if not isinstance(message, peer.RequestPreVote | peer.PreVoteReply):
+        # Only Raft's own messages bring a node into another term, and those of pre-votes do not either.
+        if type(message) in RAFT_MESSAGES and not isinstance(
+            message, peer.RequestPreVote | peer.PreVoteReply
+        ):
             node.term = max(node.term, header.term)
 
     def _ended(self, operation: Operation) -> None:

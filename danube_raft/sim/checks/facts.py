@@ -12,7 +12,7 @@ from typing import NamedTuple
 from danube_raft.client.record import Event
 from danube_raft.sim.history import Operation, WatchLog
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import Entry
+from danube_raft.wire.entry import Entry, HardState
 
 
 class Booted(NamedTuple):
@@ -34,6 +34,81 @@ class Synced(NamedTuple):
 
     node: int
     write: local.Write
+
+
+class Forgot(NamedTuple):
+    """The disk of a node that is down has come back with an older log, which holds entries of these terms behind
+    `purged_index`, or with a mark that cannot be read: the node must be SUSPECT when it comes up. `promised` is the newest
+    term and vote that anybody may have been told of."""
+
+    node: int
+    purged_index: int
+    terms: tuple[int, ...]
+    promised: HardState
+
+
+class Judged(NamedTuple):
+    """The log-writer told consensus what the disk holds, and whether the node is SUSPECT."""
+
+    node: int
+    suspect: bool
+
+
+class Cleared(NamedTuple):
+    """Consensus told the log-writer that the node is SUSPECT no more."""
+
+    node: int
+
+
+class MarkSynced(NamedTuple):
+    """A durable mark became safe, which says whether the node is SUSPECT."""
+
+    node: int
+    suspect: bool
+
+
+class Begun(NamedTuple):
+    """On the node's disk the log begins behind `index` now: purged up to there, or `installed` behind a snapshot of
+    (index, term)."""
+
+    node: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    installed: bool
+
+
+class PurgeIssued(NamedTuple):
+    """Consensus told the log-writer to forget the log up to `upto`; `good` are the (index, term) of the snapshots that
+    can be read there now, the newest last."""
+
+    node: int
+    upto: int
+    good: tuple[tuple[int, int], ...]
+
+
+class SnapshotTold(NamedTuple):
+    """The kv-server has made or loaded a snapshot, and said so."""
+
+    node: int
+    done: local.SnapshotDone
+
+
+class LoadTold(NamedTuple):
+    """Consensus told the kv-server to begin with the snapshot at (index, term), 0 for none; `installed`: with one of the
+    leader's, in place of what it has."""
+
+    node: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    installed: bool
+
+
+class Loaded(NamedTuple):
+    """The state machine was replaced by what a snapshot holds: everything up to `upto`, with this digest."""
+
+    node: int
+    upto: int
+    digest: str
 
 
 class Told(NamedTuple):
@@ -116,8 +191,9 @@ class Marked(NamedTuple):
 
 
 Fact = (
-    Booted | Issued | Synced | Told | Delivered | Applied | ReadAsked | ReadAnswered | Sent | Received | Ended
-    | HandedOut | Marked | Filled
+    Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
+    | ReadAsked | ReadAnswered | Sent | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
+    | Filled
 )  # fmt: skip
 
 

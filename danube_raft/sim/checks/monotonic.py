@@ -6,7 +6,7 @@ The disk is asked, and every message that leaves: a node that forgot its term or
 
 from __future__ import annotations
 
-from danube_raft.sim.checks.facts import Applied, Booted, Fact, Sent, Synced, Told, Violation
+from danube_raft.sim.checks.facts import Applied, Booted, Fact, Forgot, Sent, Synced, Told, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.wire import peer
 
@@ -14,7 +14,7 @@ from danube_raft.wire import peer
 class Monotonic:
     """Remembers the highest of everything, and every vote."""
 
-    wants = (Applied, Booted, Sent, Synced, Told)
+    wants = (Applied, Booted, Forgot, Sent, Synced, Told)
 
     def __init__(self, view: View) -> None:
         self._view = view
@@ -29,7 +29,7 @@ class Monotonic:
         """Nothing goes back."""
         if isinstance(fact, Applied):
             self._grow(self._applied, "applied index", fact.node, fact.upto)
-            if fact.upto > self._view.replicas[fact.node].delivered:
+            if fact.upto > self._view.replicas[fact.node].handed:
                 raise Violation(f"node {fact.node} has applied {fact.upto}, which it was not handed")
         elif isinstance(fact, Told):
             self._grow(self._terms, "term", fact.node, fact.role.term)
@@ -42,6 +42,8 @@ class Monotonic:
             self._sent(fact)
         elif isinstance(fact, Synced):
             self._synced(fact)
+        elif isinstance(fact, Forgot):
+            self._stored[fact.node] = fact.promised
         elif isinstance(fact, Booted):
             self._grow(self._boot, "boot epoch", fact.node, fact.boot)
             self._terms[fact.node] = self._stored.get(fact.node, (0, 0))[0]

@@ -2,7 +2,7 @@
 storage before responding to RPCs"; PITFALLS 1, 2, 19).
 
 A vote promises that vote, a request for votes the candidate's own; an ack promises the leader's entry at the index
-that it names, and all before it.
+that it names, and all before it; so does the answer to a snapshot that it is installed.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class Promises:
             self._holds(replica, header, message.match_index)
         elif isinstance(message, peer.HeartbeatReply):
             self._holds(replica, header, message.match_index)
+        elif isinstance(message, peer.InstallSnapshotReply) and message.installed:
+            self._holds(replica, header, message.index)
 
     def _voted(self, replica: Replica, header: peer.Header, candidate: int) -> None:
         stored = replica.hard_state

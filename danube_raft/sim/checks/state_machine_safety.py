@@ -1,7 +1,8 @@
 """State machine safety: an index is applied with one entry, on every node, for ever (Raft paper, Figure 3, §5.4.3).
 
 So committed entries never change either. Within a boot they come in order, without a gap, each once, and never before
-they are durable on the node itself (`handed ≤ min(commit, durable)`, INTERNALS §1).
+they are durable on the node itself (`handed ≤ min(commit, durable)`, INTERNALS §1). They begin behind
+what was purged, or behind the snapshot that the state machine is told to load.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ class StateMachineSafety:
         """The same entries everywhere, in order."""
         assert isinstance(fact, Delivered)
         replica, committed = self._view.replicas[fact.node], self._view.committed
-        expected = replica.delivered
+        expected = replica.delivered or replica.purged
+        if fact.entries[0].index == replica.handed + 1:
+            expected = replica.handed
         for entry in fact.entries:
             expected += 1
             if entry.index != expected:

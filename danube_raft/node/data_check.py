@@ -1,0 +1,219 @@
+"""What is in a data directory, what of it is damaged, and what to do: `node verify`, while the node is stopped.
+
+Each part is proven by itself, as a start would prove it, so that one damage hides no other; then whether the parts fit
+together: a node begins with a snapshot whose end its log has, and goes on with the log behind it.
+
+Nothing is written, not even where it could be mended: a node that starts mends what can be, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from danube_raft.errors import ConfigInvalid, Corrupt, DiskFailed, Fatal, NewerFormat
+from danube_raft.node.assembly import SNAPSHOTS_DIR
+from danube_raft.node.saved_snapshot import load
+from danube_raft.storage import durable_mark
+from danube_raft.storage.durable_mark import Mark, MarkFile
+from danube_raft.storage.entry_format import WAY_OUT
+from danube_raft.storage.inspection import InspectedDir, InspectedLog
+from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, is_fresh, judge, newest
+from danube_raft.storage.recovery import Point, Recovery
+from danube_raft.storage.snapshot_file import NAME, UNFINISHED_SUFFIX, SnapshotMeta
+
+_SUSPECT = (
+    "the node starts as SUSPECT: it does not vote, and what it confirms is not counted, until a leader has brought it up "
+    "to date; nothing is to be done while the other nodes have one"
+)
+
+_DAMAGE = (Corrupt, DiskFailed, NewerFormat)
+"""What a part may be found to be, the worst first."""
+
+
+class Finding(NamedTuple):
+    """One part: what is there, or the error that a start would have with it."""
+
+    part: str
+    said: str
+    error: Fatal | None = None
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """0 if all is sound, else that of the worst."""
+    codes = [kind.exit_code for kind in _DAMAGE for each in findings if isinstance(each.error, kind)]
+    return codes[0] if codes else 0
+
+
+def check(path: Path, report: Callable[[], None] = lambda: None) -> list[Finding]:
+    """Prove everything in the data directory. Raises ConfigInvalid, DataDirInUse, DiskFailed or Corrupt when it cannot
+    be looked at."""
+    data_dir = InspectedDir(path)
+    data_dir.acquire_to_read()
+    try:
+        return _Check(data_dir, report).run()
+    finally:
+        data_dir.release()
+
+
+class _Check:
+    """One look at one directory."""
+
+    def __init__(self, data_dir: InspectedDir, report: Callable[[], None]) -> None:
+        self._data_dir = data_dir
+        self._report = report
+        self._findings: list[Finding] = []
+        self._cluster_id: int | None = None
+        self._good: list[SnapshotMeta] = []
+
+    def run(self) -> list[Finding]:
+        """All parts, in the order in which a start needs them."""
+        with self._part("format"):
+            self._data_dir.check_format()
+        self._identity()
+        self._snapshots()
+        self._log()
+        return self._findings
+
+    def _identity(self) -> None:
+        with self._part("identity"):
+            found = self._data_dir.identity()
+            if found is None:
+                self._say("identity", "none yet: the node was never started")
+                return
+            self._cluster_id = found.cluster_id or None
+            cluster = f"of cluster {found.cluster_id}" if found.cluster_id else "of no cluster yet"
+            self._say("identity", f"node {found.node_id} {cluster}")
+        with self._part("boot epoch"):
+            self._say("boot epoch", f"started {self._data_dir.boot_epoch()} times")
+        with self._part("founding"):
+            promise = self._data_dir.founding()
+            if promise is not None:
+                self._say(
+                    "founding", f"promised to node {promise.initialiser} for cluster {promise.cluster_id}"
+                )
+
+    def _snapshots(self) -> None:
+        directory = self._data_dir.path / SNAPSHOTS_DIR
+        try:
+            names = sorted((file.name for file in directory.iterdir()), reverse=True)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            self._bad(SNAPSHOTS_DIR, DiskFailed(f"cannot read {directory}: {error.strerror or error}"))
+            return
+        for name in names:
+            part = f"{SNAPSHOTS_DIR}/{name}"
+            if name.endswith(UNFINISHED_SUFFIX):
+                self._say(part, "was never finished; the next start removes it")
+            elif not NAME.fullmatch(name):
+                self._say(part, "is no snapshot of a node, and not used")
+            else:
+                self._snapshot(part, directory / name)
+
+    def _snapshot(self, part: str, path: Path) -> None:
+        self._report()
+        with self._part(part):
+            meta, machine = load(path, self._cluster_id)
+            keys, revision = len(machine.history.records), machine.revision
+            self._say(
+                part,
+                f"entries up to {meta.index} of term {meta.term}, revision {revision}, {keys} keys, {meta.size} bytes, "
+                f"SHA-256 {meta.sha256.hex()}",
+            )
+            self._good.append(meta)
+
+    def _log(self) -> None:
+        if not self._data_dir.log_path.is_dir():
+            self._no_log()
+            return
+        with closing(InspectedLog(self._data_dir.log_path, self._report)) as log, self._part("log"):
+            found = log.open()
+            purged, last, (term, vote) = found.purged, found.last, found.hard_state
+            entries = (
+                f"entries {purged.index + 1} to {last.index}" if last.index > purged.index else "no entries"
+            )
+            behind = f" behind entry {purged.index} of term {purged.term}" if purged.index else ""
+            self._say(
+                "log",
+                f"{entries}{behind}, term {term}, vote {vote or 'none'}; every checksum and the chain hold",
+            )
+            with self._part("mark"):
+                self._mark(found, log)
+            with self._part("start"):
+                self._say("start", self._beginning(found, log))
+
+    def _no_log(self) -> None:
+        known = None
+        with self._part("mark"):
+            known = self._known_mark()
+        if self._good or (known is not None and known != Mark()):
+            what = "there are snapshots" if self._good else "the durable mark vouches for entries"
+            self._bad("log", Corrupt(f"is gone, and {what}; {WAY_OUT}"))
+        else:
+            self._say("log", "none yet: the node has not begun to write")
+
+    def _known_mark(self) -> Mark | None:
+        """What the durable mark says, None if there is none. Raises Corrupt, NewerFormat or DiskFailed."""
+        slots = MarkFile(self._data_dir.path / durable_mark.NAME).read()
+        if slots is None:
+            return None
+        found = newest(slots)
+        if found is None:
+            raise Corrupt(f"{UNREADABLE}; {_SUSPECT}")
+        return found[2]
+
+    def _mark(self, found: Recovery, log: InspectedLog) -> None:
+        """What the log-writer finds when it compares the two. Raises Corrupt, NewerFormat or DiskFailed."""
+        mark = self._known_mark()
+        if mark is None:
+            if not is_fresh(found):
+                raise Corrupt(f"{MISSING}; {_SUSPECT}")
+            return
+        suspect = mark.suspect or judge(mark, found, log)
+        if suspect:
+            raise Corrupt(f"{suspect}; {_SUSPECT}")
+        (index, term, _), (own_term, vote) = mark.point, mark.hard_state
+        self._say(
+            "mark",
+            f"vouches for entries up to {index} of term {term}, for term {own_term} and vote {vote or 'none'}",
+        )
+
+    def _beginning(self, found: Recovery, log: InspectedLog) -> str:
+        """What the node would begin with. Raises Corrupt."""
+        for meta in self._good:
+            if not found.purged.index <= meta.index <= found.last.index:
+                where = "behind" if meta.index > found.last.index else "before"
+                self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where} the log")
+                continue
+            here = log.point(meta.index)
+            if here == Point(meta.index, meta.term, meta.chain):
+                return f"with the snapshot of entry {meta.index}, and {found.last.index - meta.index} entries behind it"
+            self._bad(
+                f"{SNAPSHOTS_DIR}/{meta.name}",
+                Corrupt(f"ends with another entry {meta.index} than the log has: it is of another history"),
+            )
+        if found.purged.index == 0:
+            return f"with an empty store, and {found.last.index} entries of the log"
+        raise Corrupt(
+            f"the log begins behind entry {found.purged.index}, and no snapshot that reaches there is whole; {WAY_OUT}"
+        )
+
+    # ---------------------------------------------------------------- what was found
+
+    @contextmanager
+    def _part(self, part: str) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            self._bad(part, error)
+        except ConfigInvalid as error:
+            self._bad(part, DiskFailed(error.message))
+
+    def _say(self, part: str, said: str) -> None:
+        self._findings.append(Finding(part, said))
+
+    def _bad(self, part: str, error: Fatal) -> None:
+        self._findings.append(Finding(part, error.message, error))

@@ -1,0 +1,149 @@
+"""The snapshots that lie in a node's directory, as its kv-server sees them: which to begin with, which to keep.
+
+Rules:
+- Consensus alone knows which of them this log can follow. It gets all points, the newest first, and chooses. Those that
+  it passed over are *refused*: left by an install that a crash cut short, or ahead of a log that has lost its end.
+- A refused one is never loaded and counts for nothing. It stays until it is older than what is kept: until then it may
+  be all that is left of what the log has lost.
+- A snapshot that proves damaged while it is loaded is passed over with a warning, and consensus chooses again.
+- Two are kept: the newest behind which the log goes on, and the one before it in case that cannot be read. Only what is
+  older than both is deleted. What is newer may be the leader's, on its way into the log.
+- Behind an installed snapshot the log begins anew: it alone is kept.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
+from danube_raft.kv.machine import Machine
+from danube_raft.kv.restorer import restore
+from danube_raft.storage.snapshot_file import SnapshotMeta
+from danube_raft.storage.snapshot_store import SnapshotStore
+from danube_raft.wire.local import SnapshotsFound
+
+log = logging.getLogger("danube_raft.kv_server")
+
+
+def nothing() -> None:
+    """For owners to whom nobody needs to be told anything."""
+
+
+class Shelf:
+    """`report` is called while something takes long, `settled` when a state has been loaded."""
+
+    def __init__(
+        self,
+        store: SnapshotStore,
+        counters: Counter[str],
+        report: Callable[[], None] = nothing,
+        settled: Callable[[], None] = nothing,
+    ) -> None:
+        self.store = store
+        self._counters = counters
+        self._report = report
+        self._settled = settled
+        self._candidates: list[SnapshotMeta] = []
+        self._kept: tuple[SnapshotMeta, ...] = ()
+        """The newest first."""
+
+    @property
+    def newest(self) -> SnapshotMeta | None:
+        """The one that a restart would begin with."""
+        return self._kept[0] if self._kept else None
+
+    def open(self) -> None:
+        """Look what is there. Raises DiskFailed."""
+        for name in self.store.open():
+            log.info("snapshot %s was never finished: removed", name)
+        found = self.store.newest()
+        for name, reason in found.skipped:
+            self._damaged(name, reason)
+        self._candidates = list(found.candidates)
+
+    def found(self) -> SnapshotsFound:
+        """What consensus may choose from."""
+        return SnapshotsFound(tuple((meta.index, meta.term) for meta in self._candidates))
+
+    def load(self, index: int, term: int) -> Machine | None:
+        """The state in the snapshot that consensus has chosen, or an empty one for index 0; None if the snapshot is
+        damaged: then it must choose again."""
+        if index == 0:
+            self._refused(self._candidates)
+            return Machine()
+        place = self.found().points.index((index, term))
+        meta = self._candidates[place]
+        try:
+            machine = self._read(meta)
+        except (Corrupt, NewerFormat, DiskFailed) as error:
+            del self._candidates[place]
+            self._damaged(meta.name, error.message)
+            return None
+        self._refused(self._candidates[:place])
+        self._kept = (meta,)
+        return machine
+
+    def install(self, index: int, term: int) -> Machine:
+        """The state in a snapshot of the leader's behind which this node's log begins. Raises Corrupt, NewerFormat or
+        DiskFailed: then this node has no state to go on with."""
+        candidates = self.store.newest().candidates
+        meta = next((each for each in candidates if (each.index, each.term) == (index, term)), None)
+        if meta is None:
+            raise Corrupt(
+                f"the log begins behind the snapshot of index {index} in term {term}, which is not there"
+            )
+        machine = self._read(meta)
+        self._keep((meta,))
+        return machine
+
+    def made(self, meta: SnapshotMeta) -> None:
+        """This one was just made, and the log goes on behind it."""
+        self._keep((meta, *self._kept[:1]))
+
+    def _keep(self, kept: tuple[SnapshotMeta, ...]) -> None:
+        self._kept = kept
+        try:
+            self.store.delete_before(kept[-1])
+        except DiskFailed as error:
+            # They take space, and are tried again after the next snapshot.
+            log.warning("old snapshots were not deleted: %s", error.message)
+
+    def tidy(self) -> None:
+        """Another one was just made, by a child that was forked from this process and deletes the old ones for it. It
+        logs nothing. Raises DiskFailed."""
+        if self._kept:
+            self.store.delete_before(self._kept[0])
+
+    def _read(self, meta: SnapshotMeta) -> Machine:
+        """Without the garbage collector, which would look at all that was read again and again."""
+        collects = gc.isenabled()
+        gc.disable()
+        try:
+            machine = restore(self._reported(meta))
+        finally:
+            if collects:
+                gc.enable()
+        if (machine.applied_index, machine.applied_term) != (meta.index, meta.term):
+            raise Corrupt(f"snapshot {meta.name} holds the state at another entry than its name says")
+        return machine
+
+    def _reported(self, meta: SnapshotMeta) -> Iterator[bytes]:
+        for frame in self.store.read(meta):
+            self._report()
+            yield frame
+
+    def settle(self) -> None:
+        """What was loaded is in use, and what it replaced is not."""
+        self._settled()
+
+    @staticmethod
+    def _refused(refused: list[SnapshotMeta]) -> None:
+        for meta in refused:
+            log.warning("snapshot %s does not belong to this log: it is not used", meta.name)
+
+    def _damaged(self, name: str, reason: str) -> None:
+        self._counters["snapshots_damaged"] += 1
+        log.warning("snapshot %s cannot be used: %s", name, reason)

@@ -1,0 +1,138 @@
+"""What the processes of one node say to each other about snapshots and about where the log begins; see local.py.
+
+The kv-server makes and loads snapshots, the log-writer stages them, reads pieces of them and moves the beginning of the
+log; consensus, between the two, decides which one is loaded, sent or installed, and how far the log is forgotten.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+# ---------------------------------------------------------------- kv-server → consensus
+
+
+class SnapshotsFound(NamedTuple):
+    """What a kv-server says first: (index, term) of the snapshots that it may load, the newest first. Said again, with
+    those that are left, when the one that was chosen turned out to be damaged."""
+
+    points: tuple[tuple[int, int], ...]
+
+
+class AskPoint(NamedTuple):
+    """Ask for term and chain hash of the log entry at `index`, which is applied; answered by PointRead."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
+class SnapshotDone(NamedTuple):
+    """A snapshot of this node that ends with (index, term, chain) is whole and durable: `size_bytes` and `sha256` of
+    its file, cluster time and configuration payload at its end. Also said after one was loaded."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    chain: bytes
+    size_bytes: int
+    sha256: bytes
+    stamp_ms: int
+    configuration: bytes
+
+
+# ---------------------------------------------------------------- consensus → kv-server
+
+
+class LoadSnapshot(NamedTuple):
+    """Which of the snapshots found is to be loaded, one whose end this log has; index 0: begin with nothing. The answer
+    is the first Applied, or SnapshotsFound again."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+
+
+class InstallSnapshot(NamedTuple):
+    """Load the snapshot at (index, term) of the leader, which was installed into the log and replaces everything up to
+    there. What is committed behind it follows."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+
+
+# ---------------------------------------------------------------- consensus → log-writer
+
+
+class ReadPoint(NamedTuple):
+    """Ask for term and chain hash of the entry at `index`, which is durable and not purged."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
+class Purge(NamedTuple):
+    """Forget the log up to and including `index`; keep a cluster time that was reached by then (entries behind it know
+    more) and the configuration payload in force at that place."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    stamp_ms: int
+    configuration: bytes
+
+
+class InstallPoint(NamedTuple):
+    """Begin the log anew after the installed snapshot at (index, term, chain), in one synced write, with the cluster
+    time and the configuration payload at its end."""
+
+    seq: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    chain: bytes
+    stamp_ms: int
+    configuration: bytes
+
+
+class ReadPiece(NamedTuple):
+    """Ask for bytes of the own snapshot at (index, term), from `offset` on, at most `max_bytes`; answered by Piece."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    offset: int
+    max_bytes: int
+
+
+class StagePiece(NamedTuple):
+    """Take a piece of the leader's snapshot that ends with (index, term, chain); `size_bytes` and `sha256` are the
+    whole file's. Answered by Staged, after the last one only when the file is proven, durable and has its name."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    chain: bytes
+    size_bytes: int
+    sha256: bytes
+    offset: int
+    data: bytes
+
+
+# ---------------------------------------------------------------- log-writer → consensus
+
+
+class PointRead(NamedTuple):
+    """Answer to a ReadPoint, and to an AskPoint: term and chain hash of the entry at `index`."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    chain: bytes
+
+
+class Piece(NamedTuple):
+    """Answer to a ReadPiece. Empty: that snapshot is gone, or cannot be read."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    offset: int
+    data: bytes
+
+
+class Staged(NamedTuple):
+    """Of the snapshot at (index, term) the first `offset` bytes are here; `complete`: it is proven and durable. A
+    piece that is not the next one, or a file that proves bad, gets the offset that is wanted instead."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    offset: int
+    complete: bool

@@ -1,0 +1,141 @@
+/* Loaded into a process with LD_PRELOAD: counts the calls that make things durable below CRASH_ROOT, ends the process at
+ * the CRASH_AT-th of them, before or after it took effect (CRASH_WHEN), and writes down in CRASH_SHADOW what was durable
+ * after each: `events` has a line per sync, `<n>.img` is the content of the file that the n-th line is about.
+ *
+ *     S n inode path            a file was synced; n.img is what it held then
+ *     D path|name:inode|...     a directory was synced; these were its names
+ *     G inode                   no name leads to that file any more; its number may be used again
+ *
+ * Renames and removals count as calls too; whether they lasted is written down by the next sync of their directory. */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static long calls, images;
+
+static int below_root(const char *path) {
+    const char *root = getenv("CRASH_ROOT");
+    return root && strncmp(path, root, strlen(root)) == 0;
+}
+
+static int path_of(int fd, char *path) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, PATH_MAX - 1);
+    if (length < 0) return 0;
+    path[length] = 0;
+    return below_root(path);
+}
+
+static void end_if(const char *when, long number) {
+    const char *at = getenv("CRASH_AT"), *wanted = getenv("CRASH_WHEN");
+    if (at && wanted && atol(at) == number && strcmp(wanted, when) == 0) {
+        kill(getpid(), SIGKILL);
+        for (;;) pause();
+    }
+}
+
+static void copy_file(const char *from, long number) {
+    char to[PATH_MAX], buffer[1 << 16];
+    snprintf(to, sizeof to, "%s/%ld.img", getenv("CRASH_SHADOW"), number);
+    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+    ssize_t got;
+    while ((got = read(in, buffer, sizeof buffer)) > 0)
+        if (write(out, buffer, got) != got) abort();
+    close(in);
+    close(out);
+}
+
+static void note(int fd, const char *path) {
+    char name[PATH_MAX];
+    struct stat about;
+    snprintf(name, sizeof name, "%s/events", getenv("CRASH_SHADOW"));
+    FILE *events = fopen(name, "a");
+    if (!events || fstat(fd, &about)) abort();
+    if (S_ISDIR(about.st_mode)) {
+        fprintf(events, "D %s", path);
+        DIR *directory = opendir(path);
+        for (struct dirent *each; (each = readdir(directory));)
+            if (each->d_type == DT_REG) fprintf(events, "|%s:%lu", each->d_name, (unsigned long)each->d_ino);
+        closedir(directory);
+        fprintf(events, "\n");
+    } else {
+        copy_file(path, ++images);
+        fprintf(events, "S %ld %lu %s\n", images, (unsigned long)about.st_ino, path);
+    }
+    fclose(events);
+}
+
+static int synced(int fd, const char *name) {
+    int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
+    char path[PATH_MAX];
+    if (!path_of(fd, path)) return real(fd);
+    pthread_mutex_lock(&lock);
+    long number = ++calls;
+    end_if("before", number);
+    int result = real(fd);
+    if (result == 0) note(fd, path);
+    end_if("after", number);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+int fsync(int fd) { return synced(fd, "fsync"); }
+int fdatasync(int fd) { return synced(fd, "fdatasync"); }
+
+static void gone(const char *path) {
+    char name[PATH_MAX];
+    struct stat about;
+    if (stat(path, &about) || about.st_nlink > 1) return;
+    snprintf(name, sizeof name, "%s/events", getenv("CRASH_SHADOW"));
+    FILE *events = fopen(name, "a");
+    if (!events) abort();
+    fprintf(events, "G %lu\n", (unsigned long)about.st_ino);
+    fclose(events);
+}
+
+int rename(const char *from, const char *to) {
+    int (*real)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
+    if (!below_root(to)) return real(from, to);
+    pthread_mutex_lock(&lock);
+    long number = ++calls;
+    end_if("before", number);
+    gone(to);
+    int result = real(from, to);
+    end_if("after", number);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+int unlink(const char *path) {
+    int (*real)(const char *) = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
+    if (!below_root(path)) return real(path);
+    pthread_mutex_lock(&lock);
+    long number = ++calls;
+    end_if("before", number);
+    gone(path);
+    int result = real(path);
+    end_if("after", number);
+    pthread_mutex_unlock(&lock);
+    return result;
+}
+
+/* How many there were, for whoever asks after a run to its end. */
+__attribute__((destructor)) static void tell(void) {
+    const char *shadow = getenv("CRASH_SHADOW");
+    if (!shadow || !calls) return;
+    char name[PATH_MAX];
+    snprintf(name, sizeof name, "%s/calls", shadow);
+    FILE *file = fopen(name, "w");
+    if (file) { fprintf(file, "%ld\n", calls); fclose(file); }
+}
