@@ -95,7 +95,11 @@ def build(
         slots = durable_mark.MarkFile(data_dir / durable_mark.NAME)
         snapshots = Snapshots(data_dir / SNAPSHOTS_DIR, identity.cluster_id)
         stage = SnapshotStage(snapshots, identity.cluster_id, report)
-        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns, lambda: free_bytes(data_dir))
+
+        def room() -> int:
+            return free_bytes(data_dir)
+
+        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns, room, read_only)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415
@@ -113,6 +117,6 @@ def build(
 
     endpoints[CLIENTS] = ClientPort(context, config, counters)
     snapshots = Snapshots(Path(config.data_dir) / SNAPSHOTS_DIR, identity.cluster_id)
-    shelf = Shelf(snapshots, counters, report, settled)
+    shelf = Shelf(snapshots, counters, report, settled, read_only)
     begin = ForkedSnapshot if own_process else SlicedSnapshot
     return KvServer(config, identity, counters, pid, shelf, begin, time.perf_counter_ns)

@@ -192,6 +192,8 @@ class Consensus:
         elif isinstance(message, local.StatusRequest):
             self._for_kv.append(local.StatusReply(message.id, self.status(now)))
         else:
+            if isinstance(message, local.SnapshotDone):
+                self._space.snapshot_bytes = message.size_bytes
             self._snapshots.from_kv(self._core, message)
 
     def _applied(self, index: int, now: int) -> None:

@@ -38,12 +38,13 @@ _Other = (
     | local.LeftSuspect
 )  # fmt: skip
 _Job = local.Write | _Other
+_CHANGES = local.Write | local.InstallPoint | local.Purge | local.StagePiece | local.LeftSuspect
 
 
 class LogWriter:
     """Handler of the log-writer process; `slots` hold the durable mark of the log in `store`, `stage` has the node's
     snapshots, `pid` is what it reports as its own, `stopwatch` times the synced writes, `free_bytes` tells how much room
-    the disk has, which consensus hears every `space_check_ms`."""
+    the disk has, which consensus hears every `space_check_ms`, `read_only` says that it was found full."""
 
     def __init__(
         self,
@@ -54,6 +55,7 @@ class LogWriter:
         pid: int,
         stopwatch: Stopwatch = stopped,
         free_bytes: Callable[[], int] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._store = store
@@ -65,6 +67,7 @@ class LogWriter:
         self._stopwatch = stopwatch
         self._syncs = Histogram()
         self._free_bytes = free_bytes
+        self._read_only = read_only
         self._space_check_ms = config.space_check_ms
         self._look_at: int | None = None
         self._seq = 0
@@ -85,7 +88,7 @@ class LogWriter:
         """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
         self._now = now
         found = self._store.open()
-        standing = self._mark.open(found, now)
+        standing = self._mark.open(found, now, read_only=self._read_only)
         self._look_at = None if self._free_bytes is None else now
         self._ready = True
         self._send(
@@ -106,6 +109,7 @@ class LogWriter:
         """Take a message; the work waits for `turn`, so that what arrived together is synced together."""
         assert edge == CONSENSUS
         assert isinstance(message, _Job), f"the log-writer takes no {type(message).__name__}"
+        assert not (self._read_only and isinstance(message, _CHANGES)), "a passive node changes nothing"
         self._now = now
         self._waiting.append(message)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from lone_consensus import Alone
+from lone_consensus import FOUNDING, Alone
 from stepped import SteppedNode
 
 from danube_raft.config import MIB, Config
@@ -64,6 +64,17 @@ def test_room_for_two_more_snapshots_is_wanted() -> None:
     assert seen.low
     seen.measured(1_125)
     assert not seen.low
+
+
+def test_consensus_knows_how_large_the_last_snapshot_is() -> None:
+    node = Alone()
+    room = local.FreeSpace(3_000 * MIB)
+    node.receive(LOG, room)
+    node.turn()
+    node.receive(KV, local.SnapshotDone(1, 1, bytes(16), 1_501 * MIB, bytes(32), 10, FOUNDING.configuration))
+    node.receive(LOG, room)
+    node.turn()
+    assert told(node) == [True]
 
 
 def test_the_limit_is_a_setting_and_zero_is_none() -> None:
