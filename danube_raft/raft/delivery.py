@@ -48,6 +48,8 @@ class Delivery:
     def jump(self, index: int) -> None:
         """The state machine holds everything up to `index`, from a snapshot: what is not beyond it is not needed."""
         if index <= self.handed_index:
+            # It will not say so of entries that it leaves out.
+            self.applied(index)
             return
         self.handed_index = self.applied_index = index
         self._owed.clear()

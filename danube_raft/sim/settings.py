@@ -101,7 +101,8 @@ def _with_snapshots(seed: int, settings: Settings) -> Settings:
         snapshot_max_ms=source.choice((1_000, 5_000)),
         snapshot_tail_entries=source.choice((0, 2, 20)),
         snapshot_tail_bytes=source.choice((0, 300, 10_000)),
-        snapshot_piece_bytes=source.choice((50, 300, 2_000)),
+        # Some dozen messages for what the state comes to be.
+        snapshot_piece_bytes=source.choice((200, 1_000, 10_000)) * (1 + settings.padding_bytes // 300),
         snapshot_window_pieces=source.choice((1, 2, 8)),
         snapshot_pin_ms=source.choice((1_000, 3_000, 60_000)),
         snapshot_pin_bytes=source.choice((1_024, 50_000)),

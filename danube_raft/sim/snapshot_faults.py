@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from danube_raft.node.handler import CONSENSUS, KV, LOG
+from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
@@ -21,7 +21,8 @@ BEHIND_LOOK_US = 20 * MS
 """How long it is waited until the others have forgotten what a node lacks, and how often it is looked for."""
 DOWN_MAX_US = 2 * SECOND
 NODES_MIN = 3
-_RECEIVING = ("stage", "staged", "install", "load")
+RECEIVING = ("stage", "staged", "install", "load")
+"""Steps of a node that was left behind."""
 
 
 class SnapshotFaults:
@@ -47,17 +48,19 @@ class SnapshotFaults:
         return f"node {node.node_id} is {'down' if crashes else 'cut off'} until it needs a snapshot"
 
     def stop(self, source: random.Random) -> str:
-        """The node, or one process, ends when it comes to a step, or a moment later."""
+        """The node, or one process, ends when it comes to a step, or a moment later; or it is cut off for a while."""
         running = [node for node in self._nodes if node.up]
         if not running:
             return NOTHING
-        step = source.choice(STEPS)
-        name = source.choice((KV, LOG, CONSENSUS, ""))
+        # Those of a receiver come about the least.
+        step = source.choice((*STEPS, *RECEIVING, *RECEIVING))
+        name = source.choice((KV, LOG, CONSENSUS, "", LINKS, LINKS))
         delay_us = source.choice((0, 0, 100, 500, 3 * MS, 20 * MS))
         down_us = source.randrange(DOWN_MAX_US)
-        behind = self._other_than_leader(source) if step in (*_RECEIVING, "send") else None
+        behind = self._other_than_leader(source) if step in (*RECEIVING, "send") else None
         if behind is not None:
-            self._leave(behind, crashes=False)
+            # Down, since links are mended at any time.
+            self._leave(behind, crashes=True)
         node = behind if behind is not None and step != "send" else source.choice(running)
         leaders = [each for each in self._nodes if each.up and each.role.role == "leader"]
         if step == "send" and leaders:
@@ -66,7 +69,7 @@ class SnapshotFaults:
             # It has to start for that.
             node.crash()
             self._schedule.after(MS, node.boot_again, node.boots)
-        boot = node.boots + (step == "start")
+        boot = node.boots + (not node.up)
         stop = (self._stop_now, node, boot, name, down_us)
         node.steps.set_trap(step, lambda: self._schedule.after(delay_us, *stop))
         return f"{name or 'all'} of node {node.node_id}, {delay_us / MS} ms after it comes to {step}"
@@ -74,7 +77,10 @@ class SnapshotFaults:
     def _stop_now(self, node: Node, boot: int, name: str, down_us: int) -> None:
         if not self._running or not node.up or node.boots != boot:
             return
-        if name:
+        if name == LINKS:
+            self._network.isolate(node.node_id, inward=True, outward=True, down=False)
+            self._schedule.after(down_us, self._network.rejoin, node.node_id)
+        elif name:
             node.kill(name)
         else:
             node.crash()

@@ -65,6 +65,9 @@ WORK_MS = 15_000
 """More than that takes at the lowest rate, with clients that still wait for nodes that are gone."""
 SUSPECT_MS = 10_000
 """More than it takes to send a log from its first entry on."""
+CATCH_UP_MS = 60_000
+"""More than the largest state of these worlds takes in the smallest pieces over the slowest links. No client waits for
+a node that is being helped back; that it ends is demanded here."""
 MESSAGES_MS = 1_000
 """More than an election and a commit take beside their timeouts: messages, syncs, turns."""
 LOOK_MS = 10
@@ -179,6 +182,7 @@ class World:
         self._wait(
             "room on every disk to be seen", 10_000, lambda: not any(n.low_space for n in self.nodes.values())
         )
+        self._wait("every node to catch up", CATCH_UP_MS, self._is_level)
         for place in range(len(self.nodes)):
             self._probe(place)
         self._wait("all replicas at the end of the log", 10_000, self._is_level)

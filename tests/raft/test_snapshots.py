@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from danube_raft.raft.delivery import Delivery
 from danube_raft.raft.log import Log
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import HardState
@@ -89,6 +90,19 @@ def test_a_log_that_is_reset_has_nothing_but_its_beginning() -> None:
     assert (old.purged_index, old.last_index, old.last_term, old.term(9)) == (9, 9, 5, 5)
     old.append(entry(10, 5))
     assert [each.index for each in old.slice(10, 1_000)] == [10]
+
+
+def test_what_was_handed_over_and_lies_in_the_loaded_snapshot_counts_as_applied() -> None:
+    """Found by seed 300243: entries were handed over before the snapshot that holds them was loaded. The state machine
+    leaves them out and says nothing of them, so their credit never came back, and nothing more was handed over."""
+    filled = log(1)
+    for index in range(2, 6):
+        filled.append(entry(index, 1, b"x" * 50))
+    delivery = Delivery(1, 100, 1_000)
+    assert [each.index for each in delivery.take(5, filled)] == [2]
+    delivery.jump(2)
+    assert delivery.applied_index == 2
+    assert [each.index for each in delivery.take(5, filled)] == [3]
 
 
 # ---------------------------------------------------------------- a leader that has purged

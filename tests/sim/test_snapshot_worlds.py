@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 
 import pytest
+from kv_snapshots import grown
 
 from danube_raft.config import Config
 from danube_raft.errors import DiskFailed
+from danube_raft.node.snapshot_jobs import Begin, SlicedSnapshot
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.sim.checks.facts import Fact, LoadTold, PurgeIssued, SnapshotTold
 from danube_raft.sim.disk import Begun, Disk
 from danube_raft.sim.faults import LEFT_BEHIND, MEND, WITH_SNAPSHOTS, kinds_for, plan
@@ -16,8 +20,9 @@ from danube_raft.sim.run import Report, attempt
 from danube_raft.sim.schedule import SECOND
 from danube_raft.sim.settings import Options, choose
 from danube_raft.sim.snapshot_steps import SnapshotSteps
+from danube_raft.sim.unhurried_snapshot import beginner
 from danube_raft.storage.entry_format import ZERO_CHAIN
-from danube_raft.storage.memory_snapshots import MemorySnapshots
+from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.storage.recovery import Beginning
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.wire import local, peer
@@ -207,3 +212,29 @@ def test_each_kind_finds_something_to_disturb(kind: str, monkeypatch: pytest.Mon
     assert done[kind] > 0
     assert done["snapshots_taken"] > 0
     assert done["logs_purged"] > 0
+
+
+# ---------------------------------------------------------------- making one
+
+
+def test_an_unhurried_snapshot_is_the_product_s_in_more_steps() -> None:
+    """A world that made other files than a node would show nothing of them."""
+    machine = grown()
+
+    def made(begin: Begin) -> tuple[SnapshotMeta, int]:
+        job = begin(Shelf(MemorySnapshots(MemoryFolder(), 77), Counter()), machine)
+        job.give_point(ZERO_CHAIN)
+        for polls in itertools.count(1):
+            outcome = job.poll()
+            if outcome is not None:
+                assert isinstance(outcome, SnapshotMeta)
+                return outcome, polls
+        raise AssertionError
+
+    expected, _ = made(SlicedSnapshot)
+    steps = set()
+    for seed in range(20):
+        outcome, polls = made(beginner(random.Random(seed)))
+        assert outcome == expected
+        steps.add(polls)
+    assert max(steps) > 1
