@@ -79,10 +79,20 @@ class Config:
     )
     kv_stuck_ms: int = _setting(10_000, "kv-server without progress for this long is killed", 500, 600_000)
     log_stuck_ms: int = _setting(15_000, "log-writer without progress for this long is killed", 500, 600_000)
+    space_check_ms: int = _setting(5_000, "time between looks at the room on the disk", 50, 60_000)
+    disk_stable_ms: int = _setting(
+        300_000, "a disk that fails again sooner than this keeps the node down", 0, 86_400_000
+    )
     stop_timeout_ms: int = _setting(2_000, "time that the processes get to end in order", 100, 60_000)
     watch_progress_ms: int = _setting(10_000, "time between progress marks of a watch", 100, 600_000)
     watch_keep_alive_ms: int = _setting(30_000, "silence after which a watch is dropped", 500, 3_600_000)
 
+    low_space_bytes: int = _setting(
+        512 * MIB,
+        "room on the disk, below which (or below twice the last snapshot) growing writes are refused",
+        0,
+    )
+    ballast_bytes: int = _setting(64 * MIB, "file that is given up when the disk is full; 0: none", 0)
     request_max_bytes: int = _setting(1_572_864, "largest request", 1_024, 64 * MIB)
     client_frame_max_bytes: int = _setting(2 * MIB, "largest frame on the client port", 2_048, 128 * MIB)
     body_max_requests: int = _setting(10_000, "requests in one body; what follows is refused", 1, 1_000_000)

@@ -10,7 +10,7 @@
     │   └── PermissionDenied, Unauthenticated, ProtocolVersion
     ├── Uncertain           may have been applied: ask again with the same session and serial
     └── Fatal               this node or this data cannot be used
-        ├── Corrupt, DiskFailed
+        ├── Corrupt, DiskFailed (DiskFull)
         └── ConfigInvalid, PortInUse, DataDirInUse, NewerFormat, CrashLoop
 
 The first two kinds travel on the wire as a stable code (below 100: Rejected; 100 to 149: Uncertain; from 150:
@@ -203,6 +203,12 @@ class DiskFailed(Fatal):
 
     code = 152
     exit_code = 12
+
+
+class DiskFull(DiskFailed):
+    """There was no room for a write; what became of it is unknown."""
+
+    code = 158
 
 
 class ConfigInvalid(Fatal):

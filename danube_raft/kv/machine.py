@@ -20,12 +20,14 @@ from typing import Any
 from danube_raft.errors import Compacted, FutureRevision, InvalidArgument, NoSpace, Rejected
 from danube_raft.kv import limits
 from danube_raft.kv.history import History
-from danube_raft.kv.leases import Leases
+from danube_raft.kv.leases import Lease, Leases
 from danube_raft.kv.record import LEASE, MOD_REVISION, VALUE, VERSION, Record, prefix_end
 from danube_raft.kv.sessions import Result, Sessions
 from danube_raft.wire import arguments, client, codec
 from danube_raft.wire.client import ARGS, CLIENT_ID, LOW_WATER, OP, SERIAL, STATUS_OK, Request
 from danube_raft.wire.entry import KIND_BATCH, KIND_CONFIGURATION, NO_ORIGIN, Entry
+
+_GROWING = ("put", "compare_and_swap", "allocate_id")
 
 
 class Machine:
@@ -152,11 +154,10 @@ class Machine:
     def _put_with_ttl(self, request: Request) -> tuple[Any, ...]:
         key, value, ttl_ms, prev = request[ARGS:]
         old = self.history.records.get(key)
-        if old is not None and old[VALUE] == value:
-            lease = self.leases.get(old[LEASE])
-            if lease is not None and lease.private:
-                self.leases.renew(lease, ttl_ms, self.cluster_ms)
-                return old[MOD_REVISION], old[VERSION], old if prev else None, True
+        lease = self._renewed_by(key, value)
+        if old is not None and lease is not None:
+            self.leases.renew(lease, ttl_ms, self.cluster_ms)
+            return old[MOD_REVISION], old[VERSION], old if prev else None, True
         self._check_space()
         lease_id = self.leases.hold(key, 0 if old is None else old[LEASE], ttl_ms, self.cluster_ms)
         revision, version = self._write(key, old, value, lease_id)
@@ -236,6 +237,21 @@ class Machine:
         return (expired,)
 
     # ---------------------------------------------------------------- shared by commands
+
+    def grows(self, request: Request) -> bool:
+        """Whether the command needs room, as far as this replica knows: such are refused where there is little. What
+        frees room, and what keeps leases alive, never is."""
+        op = request[OP]
+        if op == "put_with_ttl":
+            key, value = request[ARGS : ARGS + 2]
+            return self._renewed_by(key, value) is None
+        return op in _GROWING
+
+    def _renewed_by(self, key: str, value: bytes) -> Lease | None:
+        """The lease that a put_with_ttl of the value that is there already merely renews."""
+        old = self.history.records.get(key)
+        lease = None if old is None or old[VALUE] != value else self.leases.get(old[LEASE])
+        return lease if lease is not None and lease.private else None
 
     def _check_space(self) -> None:
         if self.history.state_bytes + self.sessions.kept_bytes >= limits.MAX_STATE_BYTES:

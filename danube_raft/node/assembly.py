@@ -62,10 +62,11 @@ def build(
     endpoints: dict[str, Endpoint],
     own_process: bool,
     settled: Callable[[], None] = lambda: None,
+    read_only: bool = False,
 ) -> ProcessHandler:
     """The handler of one process; its endpoints are put into `endpoints`, one by one, so that the caller can close
     them whatever happens. The edge to the supervisor is the first. `own_process`: it may be forked; a thread may not.
-    `settled` is called when a whole state was loaded. Raises PortInUse.
+    `settled` is called when a whole state was loaded. `read_only`: the disk was found full. Raises PortInUse.
     """
     epoch = identity.boot_epoch
     counters: Counter[str] = Counter()
@@ -85,6 +86,7 @@ def build(
         from danube_raft.node.log_writer import LogWriter  # noqa: PLC0415
         from danube_raft.node.snapshot_stage import SnapshotStage  # noqa: PLC0415
         from danube_raft.storage import durable_mark  # noqa: PLC0415
+        from danube_raft.storage.disk_space import free_bytes  # noqa: PLC0415
         from danube_raft.storage.log_store import RocksLogStore  # noqa: PLC0415
         from danube_raft.storage.snapshots import Snapshots  # noqa: PLC0415
 
@@ -93,14 +95,20 @@ def build(
         slots = durable_mark.MarkFile(data_dir / durable_mark.NAME)
         snapshots = Snapshots(data_dir / SNAPSHOTS_DIR, identity.cluster_id)
         stage = SnapshotStage(snapshots, identity.cluster_id, report)
-        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns)
+
+        def room() -> int:
+            return free_bytes(data_dir)
+
+        return LogWriter(store, slots, stage, config, pid, time.perf_counter_ns, room, read_only)
     if process == CONSENSUS:
         from danube_raft.node.consensus import Consensus  # noqa: PLC0415
         from danube_raft.node.links import PeerLinks  # noqa: PLC0415
 
         endpoints[PEERS] = PeerPort(context, config, counters)
         endpoints[LINKS] = PeerLinks(context, counters)
-        return Consensus(config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid)
+        return Consensus(
+            config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid, read_only
+        )
     from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
     from danube_raft.node.snapshot_fork import ForkedSnapshot  # noqa: PLC0415
     from danube_raft.node.snapshot_jobs import SlicedSnapshot  # noqa: PLC0415
@@ -109,6 +117,6 @@ def build(
 
     endpoints[CLIENTS] = ClientPort(context, config, counters)
     snapshots = Snapshots(Path(config.data_dir) / SNAPSHOTS_DIR, identity.cluster_id)
-    shelf = Shelf(snapshots, counters, report, settled)
+    shelf = Shelf(snapshots, counters, report, settled, read_only)
     begin = ForkedSnapshot if own_process else SlicedSnapshot
     return KvServer(config, identity, counters, pid, shelf, begin, time.perf_counter_ns)

@@ -47,6 +47,11 @@ class CatchUp:
             self._ask_at = NEVER
         return answer.id == QUESTION
 
+    def reads_only(self, index: int) -> None:
+        """The disk is full, and `index` is as far as this node will ever get: what a leader has beyond it never comes."""
+        self._index = index
+        self._ask_at = NEVER
+
     def reached(self, applied_index: int) -> bool:
         """Everything up to `applied_index` is applied; whether that is enough, for the first time."""
         if self.done or self._index == UNKNOWN or applied_index < self._index:

@@ -25,17 +25,16 @@ from danube_raft.node.batches import Batches
 from danube_raft.node.endpoints import Envelope, FromPeer, ToPeer, Unsent
 from danube_raft.node.handler import CONSENSUS, KV, LINKS, LOG, PEERS
 from danube_raft.node.identity import Identity, answer_prepare_init
+from danube_raft.node.leaderless import Leaderless
 from danube_raft.node.roster import Roster
 from danube_raft.node.snapshot_traffic import SnapshotTraffic
+from danube_raft.node.space import DiskSpace
 from danube_raft.node.suspicion import Suspicion
-from danube_raft.raft.core import RAFT_MESSAGES, Core
+from danube_raft.raft.core import Core
 from danube_raft.raft.output import Output, RandomSource, ReadId
+from danube_raft.raft.table import RAFT_MESSAGES
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, unpack_configuration
-
-SAY_MS = 5_000
-SAY_LATER_MS = 10_000
-"""A node without a leader says for whom it waits after this time, and again every so often."""
 
 log = logging.getLogger("danube_raft.consensus")
 
@@ -54,6 +53,7 @@ class Consensus:
         wall_clock_ms: Callable[[], int],
         counters: Counter[str],
         pid: int,
+        read_only: bool = False,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._config = config
@@ -71,8 +71,10 @@ class Consensus:
         self._batches = Batches(identity.node_id, self._for_kv, self._tell, wall_clock_ms)
         self._snapshots = SnapshotTraffic(config, self.outbox, self._tell)
         self._roster = Roster(config, identity, founding)
+        self._space = DiskSpace(config)
+        self._read_only = read_only
         self._suspicion = Suspicion()
-        self._say_at: int | None = None
+        self._leaderless = Leaderless(self._roster)
         self._last_leader = 0
         self._leader_changes = 0
         self._committed_entries = 0
@@ -113,6 +115,7 @@ class Consensus:
         wake = core.next_timer()
         if wake is not None and now >= wake:
             core.timer(now)
+        self._for_kv += self._space.turn(core, now)
         output = core.take_output()
         self.outbox += [(LOG, message) for message in self._suspicion.end(core)]
         self._pass_on(output, now)
@@ -122,23 +125,13 @@ class Consensus:
             self.outbox.extend([(KV, message) for message in self._for_kv])
             self._for_kv.clear()
         self._to_peers(core, output)
-        self._say_waiting(core, now)
+        self._leaderless.turn(core, now)
 
     def next_timer(self) -> int | None:
         """The core's next timer, the next look at what is being sent, or the next time to say what is missing."""
         core_timer = None if self._core is None else self._core.next_timer()
-        wakes = (core_timer, self._snapshots.next_timer(), self._say_at)
+        wakes = (core_timer, self._snapshots.next_timer(), self._leaderless.say_at)
         return min((wake for wake in wakes if wake is not None), default=None)
-
-    def _say_waiting(self, core: Core, now: int) -> None:
-        if core.leader_id:
-            self._say_at = None
-        elif self._say_at is None:
-            self._say_at = now + SAY_MS
-        elif now >= self._say_at:
-            self._say_at = now + SAY_LATER_MS
-            missing = self._roster.missing(now)
-            log.info("no leader; %s", f"waiting for {missing} to answer" if missing else "asking for votes")
 
     # ---------------------------------------------------------------- log-writer
 
@@ -147,6 +140,8 @@ class Consensus:
             self._durable(self._known_core(), message.seq, now)
         elif isinstance(message, local.LogChunk):
             self._known_core().log_chunk(message.first, message.entries, now)
+        elif isinstance(message, local.FreeSpace):
+            self._space.measured(message.free_bytes)
         elif isinstance(message, local.Recovered):
             self._recover(message, now)
         else:
@@ -166,8 +161,8 @@ class Consensus:
         assert self._core is None, "a log is recovered once per boot"
         self._pids[LOG] = recovered.pid
         self._suspicion.begin(recovered.suspect)
-        self._core = Core(self._identity.node_id, self._config, recovered, self._random, now)
-        if recovered.last_index == 0 and not recovered.suspect:
+        self._core = Core(self._identity.node_id, self._config, recovered, self._random, now, self._read_only)
+        if recovered.last_index == 0 and not recovered.suspect and not self._read_only:
             self._bootstrap(self._core, now)
         if self._kv_loaded:
             self._core.loaded(self._kv_index, now)
@@ -197,6 +192,8 @@ class Consensus:
         elif isinstance(message, local.StatusRequest):
             self._for_kv.append(local.StatusReply(message.id, self.status(now)))
         else:
+            if isinstance(message, local.SnapshotDone):
+                self._space.snapshot_bytes = message.size_bytes
             self._snapshots.from_kv(self._core, message)
 
     def _applied(self, index: int, now: int) -> None:
@@ -288,6 +285,9 @@ class Consensus:
             "purged_index": core.snapshot_index,
             "committed_entries": self._committed_entries,
             "suspect": self._suspicion.text(core),
+            "low_space": self._space.low,
+            "read_only": self._read_only,
+            "disk_free_bytes": self._space.free_bytes,
             "missing": "" if follows else self._roster.missing(now),
             "peer_lag_entries": lags,
             "counters": dict(self._counters),
@@ -309,6 +309,8 @@ class Consensus:
             "arriving_snapshot_index": self._snapshots.arriving_index,
             "purged_index": core.snapshot_index,
             "suspect": self._suspicion.text(core),
+            "low_space": self._space.low,
+            "read_only": self._read_only,
             "cluster_time_ms": core.cluster_time(now),
             "members": self._roster.members(core, now),
             "pids": dict(self._pids),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from danube_raft.config import MIB
 from danube_raft.node.handler import CONSENSUS, KV, LOG
 from danube_raft.node.view import DOWN, FORMING, RUNNING, STOPPING, NodeView
 
@@ -105,6 +106,17 @@ def _unsound(view: NodeView) -> list[str]:
     if suspect:
         reasons.append(
             f"SUSPECT: {suspect}; it does not vote, and its acks do not count, until a leader has brought it up to date"
+        )
+    if view.report(CONSENSUS).get("read_only"):
+        reasons.append(
+            "no space: the disk is full, and the node answers stale and session reads only; make room there, then it "
+            "goes on by itself"
+        )
+    elif view.report(CONSENSUS).get("low_space"):
+        free_mib = (view.report(CONSENSUS).get("disk_free_bytes") or 0) // MIB
+        reasons.append(
+            f"no space: {free_mib} MiB are free on the disk of the data directory, too little for writes that grow it; "
+            "make room there"
         )
     if view.report(KV).get("full"):
         reasons.append(

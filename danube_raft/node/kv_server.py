@@ -22,7 +22,7 @@ from collections import Counter
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion, RequestTooLarge
+from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion
 from danube_raft.kv import limits
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
@@ -49,6 +49,7 @@ from danube_raft.node.snapshot_taking import Taking
 from danube_raft.node.status import StatusQuestions, sizes
 from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
+from danube_raft.node.write_gate import WriteGate
 from danube_raft.wire import local
 from danube_raft.wire.client import OP, REQUEST_ID, STATUS_OK, Request, check, kind_of
 from danube_raft.wire.entry import Entry, entry_bytes
@@ -100,6 +101,7 @@ class KvServer:
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
         self._credit = Credit(config)
         self._read_bytes = 0
+        self._gate = WriteGate(config)
         self._catch_up = CatchUp()
         self._open_at: int | None = 0
 
@@ -211,10 +213,7 @@ class KvServer:
             if not self._catch_up.done and kind in (READ, WATCH):
                 self._parked.add(request, envelope, len(chunk), self._bodies.deadline(request, now))
             elif kind == WRITE:
-                if len(chunk) > self._config.request_max_bytes:
-                    raise RequestTooLarge(
-                        f"the request has {len(chunk)} bytes, over the limit of {self._config.request_max_bytes}"
-                    )
+                self._gate.admit(request, len(chunk), self._machine)
                 waiter = (envelope, request[REQUEST_ID], self._bodies.deadline(request, now))
                 self._proposals.add(request, chunk, waiter)
             elif kind == READ:
@@ -269,6 +268,10 @@ class KvServer:
             self._new_role(message, now)
         elif isinstance(message, local.ProposeRejected):
             self._proposals.rejected(message.seq, message.reason, message.left, now)
+        elif isinstance(message, local.Space):
+            self._gate.told(message)
+            if message.read_only_index >= 0:
+                self._catch_up.reads_only(message.read_only_index)
         elif isinstance(message, local.StatusReply):
             self._status.answer(message, self._sizes(), self._counters)
         elif isinstance(message, local.LoadSnapshot):

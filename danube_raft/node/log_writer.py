@@ -17,6 +17,7 @@ Nothing is decided here. Which entries to write, cut or forget is consensus' bus
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
@@ -37,11 +38,13 @@ _Other = (
     | local.LeftSuspect
 )  # fmt: skip
 _Job = local.Write | _Other
+_CHANGES = local.Write | local.InstallPoint | local.Purge | local.StagePiece | local.LeftSuspect
 
 
 class LogWriter:
     """Handler of the log-writer process; `slots` hold the durable mark of the log in `store`, `stage` has the node's
-    snapshots, `pid` is what it reports as its own, `stopwatch` times the synced writes."""
+    snapshots, `pid` is what it reports as its own, `stopwatch` times the synced writes, `free_bytes` tells how much room
+    the disk has, which consensus hears every `space_check_ms`, `read_only` says that it was found full."""
 
     def __init__(
         self,
@@ -51,6 +54,8 @@ class LogWriter:
         config: Config,
         pid: int,
         stopwatch: Stopwatch = stopped,
+        free_bytes: Callable[[], int] | None = None,
+        read_only: bool = False,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._store = store
@@ -61,6 +66,10 @@ class LogWriter:
         self._waiting: deque[_Job] = deque()
         self._stopwatch = stopwatch
         self._syncs = Histogram()
+        self._free_bytes = free_bytes
+        self._read_only = read_only
+        self._space_check_ms = config.space_check_ms
+        self._look_at: int | None = None
         self._seq = 0
         self._now = 0
         self._ready = False
@@ -79,7 +88,8 @@ class LogWriter:
         """Recover the log and tell consensus what is there. Raises Corrupt, NewerFormat or DiskFailed."""
         self._now = now
         found = self._store.open()
-        standing = self._mark.open(found, now)
+        standing = self._mark.open(found, now, read_only=self._read_only)
+        self._look_at = None if self._free_bytes is None else now
         self._ready = True
         self._send(
             local.Recovered(
@@ -99,6 +109,7 @@ class LogWriter:
         """Take a message; the work waits for `turn`, so that what arrived together is synced together."""
         assert edge == CONSENSUS
         assert isinstance(message, _Job), f"the log-writer takes no {type(message).__name__}"
+        assert not (self._read_only and isinstance(message, _CHANGES)), "a passive node changes nothing"
         self._now = now
         self._waiting.append(message)
 
@@ -114,10 +125,16 @@ class LogWriter:
             else:
                 self._waiting.popleft()
                 done_bytes += self._do(job)
+        if self._free_bytes is not None and self._look_at is not None and now >= self._look_at:
+            self._look_at = now + self._space_check_ms
+            self._send(local.FreeSpace(self._free_bytes()))
 
     def next_timer(self) -> int | None:
-        """At once if a turn left something waiting, else when the mark has to follow."""
-        return self._now if self._waiting else self._mark.next_timer()
+        """At once if a turn left something waiting, else when the mark has to follow, or to look at the room on the disk."""
+        if self._waiting:
+            return self._now
+        wakes = (self._mark.next_timer(), self._look_at)
+        return min((wake for wake in wakes if wake is not None), default=None)
 
     def report(self, now: int) -> dict[str, Any]:  # noqa: ARG002 -- as every process has it
         """How long its synced writes took."""

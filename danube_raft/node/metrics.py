@@ -33,6 +33,8 @@ _GAUGES = {
         "last_index": ("last_index", "Last entry of this node's log."),
         "durable_index": ("durable_index", "Last entry that is on this node's disk."),
         "commit_index": ("commit_index", "Last entry that this node knows to be committed."),
+        "low_space": ("low_space", "Whether this node's disk is nearly full."),
+        "disk_free_bytes": ("disk_free_bytes", "Room on the disk of the data directory."),
     },
     KV: {
         "applied_index": ("applied_index", "Last entry that is in the state machine."),
@@ -102,7 +104,7 @@ class NodeCollector(Collector):
         for process, gauges in _GAUGES.items():
             report = reports.get(process, {})
             for name, (field, what) in gauges.items():
-                if field in report:
+                if report.get(field) is not None:
                     yield GaugeMetricFamily(PREFIX + name, what, value=report[field])
         for process, counters in _COUNTERS.items():
             report = reports.get(process, {})

@@ -91,7 +91,12 @@ def raise_descriptor_limit() -> None:
 
 
 def run(
-    process: str, config: Config, identity: Identity, founding: Founding | None, stop_descriptor: int
+    process: str,
+    config: Config,
+    identity: Identity,
+    founding: Founding | None,
+    stop_descriptor: int,
+    read_only: bool = False,
 ) -> int:
     """Serve until told to stop; the process's exit code."""
     context: zmq.Context[Any] = zmq.Context()
@@ -99,7 +104,17 @@ def run(
     try:
         address = ipc_address(identity.boot_epoch)
         handler = build(
-            process, config, identity, founding, context, address, os.getpid(), endpoints, True, _settled
+            process,
+            config,
+            identity,
+            founding,
+            context,
+            address,
+            os.getpid(),
+            endpoints,
+            True,
+            _settled,
+            read_only,
         )
         _settled()
         stop_descriptors = (stop_descriptor, sys.stdin.fileno())
@@ -133,7 +148,7 @@ def main() -> int:
     founding = founding_from_json(setup["founding"])
     logs.set_up(config, process, identity.node_id)
     raise_descriptor_limit()
-    return run(process, config, identity, founding, stop_descriptor)
+    return run(process, config, identity, founding, stop_descriptor, setup["read_only"])
 
 
 if __name__ == "__main__":

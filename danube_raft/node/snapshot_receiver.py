@@ -57,6 +57,9 @@ class SnapshotReceiver:
         """A piece of the leader's: what the log-writer has to do, or what to answer at once. None: not listened to."""
         if core.role != "follower" or core.leader_id != sender or _configuration(piece) is None:
             return None
+        if core.passive:
+            # Its disk is full, and what it says that it has would be a promise.
+            return None
         if piece.index <= core.commit_index:
             if piece.index > core.durable_index:
                 # It will be here, and not yet: then the leader hears it with the ack of those entries.

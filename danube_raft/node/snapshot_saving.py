@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed, NoLeader
+from danube_raft.errors import DiskFailed, NoLeader, NoSpace
 from danube_raft.kv.machine import Machine
 from danube_raft.node.endpoints import Envelope
 from danube_raft.node.replies import Replies
@@ -44,7 +44,7 @@ class Saving:
         self, request: Request, envelope: Envelope, machine: Machine, caught_up: bool, now: int
     ) -> None:
         """Answer one. Raises DiskFailed when a snapshot that is there cannot be read, NoLeader when nobody knows yet how
-        old the state of this node is."""
+        old the state of this node is, NoSpace when one has to be made and the disk was found full."""
         if request[OP] == TAKE:
             if not caught_up:
                 raise NoLeader("this node has started and not yet heard what is committed; try again shortly")
@@ -58,6 +58,8 @@ class Saving:
         newest = self._shelf.newest
         if newest is not None and newest.index >= index:
             return index, (newest.index, newest.term, newest.size, newest.sha256)
+        if self._shelf.read_only:
+            raise NoSpace("the disk is full, and this node makes no snapshots: ask another one")
         # One that is being made may have begun too early; whoever asks again finds out.
         if machine.applied_index >= index and not self._taking.busy:
             self._taking.request(now)

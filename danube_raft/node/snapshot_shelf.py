@@ -33,7 +33,8 @@ def nothing() -> None:
 
 
 class Shelf:
-    """`report` is called while something takes long, `settled` when a state has been loaded."""
+    """`report` is called while something takes long, `settled` when a state has been loaded. `read_only`: the disk is full,
+    and nothing is put here."""
 
     def __init__(
         self,
@@ -41,8 +42,10 @@ class Shelf:
         counters: Counter[str],
         report: Callable[[], None] = nothing,
         settled: Callable[[], None] = nothing,
+        read_only: bool = False,
     ) -> None:
         self.store = store
+        self.read_only = read_only
         self._counters = counters
         self._report = report
         self._settled = settled

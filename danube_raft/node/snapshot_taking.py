@@ -7,7 +7,7 @@ when this one was due, not from when its turn came, so that the nodes stay apart
 
 One at a time. It is given up when it takes longer than `snapshot_max_ms`, and when a snapshot of the leader's replaces
 the state that it is of. A failure, be it a full disk, costs nothing but the snapshot: it is told, and tried again after
-`snapshot_min_ms`.
+`snapshot_min_ms`. Where the disk was found full none is made.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class Taking:
             return []
         self._due_at = NEVER
         newest = self._shelf.newest
-        if machine.applied_index <= (0 if newest is None else newest.index):
+        if self._shelf.read_only or machine.applied_index <= (0 if newest is None else newest.index):
             return []
         self._run = _Run(self._begin(self._shelf, machine), machine, now)
         self._poll_at = now + self._run.job.pause_ms

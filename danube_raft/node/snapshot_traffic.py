@@ -3,7 +3,8 @@
 - Start: the kv-server names the snapshots that it has, the log says which of them it goes on from, and the newest of
   those is loaded. With none of them and a log that is purged this node has lost its past, and ends.
 - Nothing is staged before the kv-server has spoken: it removes what was left unfinished by the boot before.
-- The log is forgotten only as far as `retention.py` allows, and never beyond what is applied.
+- The log is forgotten only as far as `retention.py` allows, and never beyond what is applied; where the disk was found
+  full it stays as it is, and nothing is staged or installed.
 - A point of the log that an installation is about to replace is not told: the snapshot for which it was asked is given up.
 """
 
@@ -140,6 +141,8 @@ class SnapshotTraffic:
             self._tell(core.leader_id, reply)
 
     def _purge(self, core: Core, pinned: int | None, now: int) -> None:
+        if core.passive:
+            return
         wanted = self._retention.purge_to(pinned)
         index = min(wanted, core.applied_index)
         # The kv-server may have said that it has a snapshot before it says that it has applied so much.

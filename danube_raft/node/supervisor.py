@@ -1,9 +1,8 @@
 """The parent of a node's three processes: starts them, watches them, stops them. It shares no work with them.
 
 They start once the node belongs to a cluster (`bootstrap.py`). The three have one fate. When one ends or stops making
-progress, all three are ended and started again under a new boot epoch, after a pause that grows while they keep
-failing; a crash loop gives up with its own exit code. What no restart can mend (damaged or newer data, a port that is
-taken) ends the node with one line that says why.
+progress, all three are ended and started again under a new boot epoch. How soon, and when the node rather stays down
+with one line that says why, is decided in `restarts.py`.
 
 The supervisor holds the lock on the data directory, and so do its children through the inherited descriptor: while
 one of them lives, stuck in the disk perhaps, no other node can start on the directory. It ends on SIGINT, SIGTERM,
@@ -36,21 +35,17 @@ from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
 from danube_raft.node.health_port import health_port
 from danube_raft.node.identity import Identity, founding_to_json
 from danube_raft.node.loop import monotonic_ms
+from danube_raft.node.restarts import Ending, Restarts
 from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
+from danube_raft.storage.disk_space import Ballast, free_bytes
 from danube_raft.wire.local import ConfirmRead, Failed, Progress, ReadConfirmed, Ready, Status
 
-RESTART_PAUSE_MS = 50
-RESTART_PAUSE_MAX_MS = 5_000
-CRASHES_MAX = 10
-"""Failures in a row, each before the node had been ready for `STABLE_MS`, after which the node gives up."""
-STABLE_MS = 1_000
-LASTED_MS = 60_000
-"""A start that lasted so long counts as none of a row of failures, even if the node never heard a leader."""
 OWN_PAUSE_MS = 1_000
 STACK_DUMP_MS = 200
-
-_NO_RESTART = (errors.Corrupt, errors.NewerFormat, errors.ConfigInvalid)
+ROOM_AGAIN = "there is room on the disk again"
+LAST_WORDS_MS = 500
+"""How long to wait for the error of a process whose exit code says that it told one."""
 
 log = logging.getLogger("danube_raft.supervisor")
 
@@ -105,6 +100,9 @@ class Supervisor:
         self._identity = Identity(0, 0, 0)
         self._announced = False
         self._ready_at = 0
+        self._restarts = Restarts(config)
+        self._ballast = Ballast(data_dir.path, config.ballast_bytes)
+        self._read_only = False
         self._stuck_ms = {
             LOG: config.log_stuck_ms,
             CONSENSUS: config.consensus_stuck_ms,
@@ -113,10 +111,11 @@ class Supervisor:
 
     def run(self) -> int:
         """Boot epochs, one after the other, until a stop. Returns the exit code; raises Fatal."""
-        failures = 0
         try:
             while True:
                 began = monotonic_ms()
+                if not self._read_only:
+                    self._ballast.take(self._config.low_space_bytes)
                 self._start()
                 reason = self._watch()
                 if reason is None:
@@ -125,18 +124,12 @@ class Supervisor:
                     return 0
                 self._view.ended(reason)
                 self._kill()
-                if isinstance(self._failed, _NO_RESTART):
-                    raise self._failed
-                if isinstance(self._failed, errors.PortInUse) and not self._announced:
-                    raise self._failed
-                ended = monotonic_ms()
-                served = self._ready_at and ended - self._ready_at > STABLE_MS
-                stable = served or ended - began > LASTED_MS
-                failures = 1 if stable else failures + 1
-                if failures > CRASHES_MAX:
-                    raise errors.CrashLoop(f"{reason}; the node failed {failures} times in a row, giving up")
-                pause = 0 if failures == 1 else min(RESTART_PAUSE_MS << (failures - 2), RESTART_PAUSE_MAX_MS)
-                fields = {"reason": reason, "pause_ms": pause, "failures": failures}
+                if self._goes_on(reason):
+                    continue
+                pause = self._restarts.after(
+                    Ending(reason, self._failed, began, self._ready_at, monotonic_ms(), self._announced)
+                )
+                fields = {"reason": reason, "pause_ms": pause, "failures": self._restarts.failures}
                 log.warning("%s; restarting all three in %d ms", reason, pause, extra={"fields": fields})
                 if self._pause(pause):
                     return 0
@@ -144,6 +137,24 @@ class Supervisor:
             self._kill()
             # Whatever went wrong on the way here may have left a socket open; waiting for it would be for ever.
             self._context.destroy(linger=0)
+
+    def _goes_on(self, reason: str) -> bool:
+        """A full disk: give the ballast up and serve what is there, until there is room again."""
+        if reason == ROOM_AGAIN:
+            self._read_only = False
+            log.info("%s: starting as usual", reason)
+            return True
+        if not isinstance(self._failed, errors.DiskFull) or self._read_only:
+            return False
+        self._read_only = True
+        self._ballast.give_up()
+        log.warning("%s; the node goes on read-only until there is room on the disk", reason)
+        return True
+
+    def _has_room(self) -> bool:
+        """Enough to write again, and for the ballast."""
+        config = self._config
+        return free_bytes(self._data_dir.path) >= config.low_space_bytes + 2 * config.ballast_bytes
 
     # ---------------------------------------------------------------- start
 
@@ -158,6 +169,7 @@ class Supervisor:
             "identity": identity,
             "founding": founding_to_json(self._data_dir.founding()),
             "supervisor_pid": os.getpid(),
+            "read_only": self._read_only,
         }
         line = json.dumps(setup).encode() + b"\n"
         for name in PROCESSES:
@@ -204,9 +216,11 @@ class Supervisor:
                 self._hear(child, now)
             if any(descriptor in events for descriptor in self._stop_descriptors):
                 return None
-            ended = next((how for child in self._children if (how := child.ended())), None)
-            if ended is not None:
-                return ended if self._failed is None else f"{ended}: {self._failed.message}"
+            dead = next((child for child in self._children if child.ended()), None)
+            if dead is not None:
+                return self._last_words(dead, now)
+            if self._read_only and self._has_room():
+                return ROOM_AGAIN
             if now - last > OWN_PAUSE_MS + self._config.progress_ms:
                 # This process was stopped itself: what it did not hear says nothing.
                 for child in self._children:
@@ -217,6 +231,16 @@ class Supervisor:
                 return self._dump(stuck, now)
             if self._view.question in events and self._view.take_question():
                 self._ask_for_confirmed_read()
+
+    def _last_words(self, dead: Child, now: int) -> str:
+        """How it ended, and why if it told. What it said last may still be on its way: nobody else knows whether a
+        restart helps."""
+        if self._failed is None and dead.process.returncode > 1:
+            dead.edge.socket.poll(LAST_WORDS_MS)
+        for child in self._children:
+            self._hear(child, now)
+        ended = dead.ended()
+        return f"{ended}" if self._failed is None else f"{ended}: {self._failed.message}"
 
     def _ask_for_confirmed_read(self) -> None:
         """Only of a kv-server that has spoken, which the bound end of an edge has to wait for."""

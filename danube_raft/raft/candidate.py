@@ -1,7 +1,8 @@
 """Elections: pre-candidate and candidate (§5.2 of the paper, pre-vote: §9.6 of the thesis).
 
 - A pre-candidate asks whether it could win, in its old term, and changes nothing anywhere. Only a quorum of pre-votes
-  makes it a candidate, which enters a new term: so a cut-off node does not drive terms up.
+  makes it a candidate, which enters a new term: so a cut-off node does not drive terms up. Only a leader that hands over
+  may spare a node the asking; should that election fail, the next one begins with pre-votes again.
 - Answers are kept per voter, and each round of asking begins with none (raft-rs #83, #84).
 - A candidate's requests are held until its own vote is durable, and that vote counts from then on. While its disk
   is silent no time limit runs, so that a slow disk does not drive terms up either.
@@ -64,6 +65,12 @@ def campaign_if_alone(state: State) -> None:
         pre_campaign(state)
 
 
+def on_timeout_now(state: State, _header: peer.Header, _message: peer.TimeoutNow) -> None:
+    """The leader hands over to this node, which campaigns at once: nobody need be asked whether that disturbs."""
+    if state.can_campaign() and not state.writes.is_stuck(state.now, state.config.election_max_ms):
+        _campaign(state, transfer=True)
+
+
 def _is_due(state: State) -> bool:
     return state.election_at is not None and state.now >= state.election_at
 
@@ -84,14 +91,15 @@ def pre_campaign(state: State) -> None:
     _count_pre_votes(state)
 
 
-def _campaign(state: State) -> None:
+def _campaign(state: State, transfer: bool = False) -> None:
     state.role = CANDIDATE
+    state.leader_id = 0
     state.votes = {}
     state.election_at = None
     state.verified_index = state.commit_index
     state.set_hard_state(state.term + 1, state.node_id)
     state.vote_seq = state.writes.barrier
-    request = peer.RequestVote(state.log.last_index, state.log.last_term, False)
+    request = peer.RequestVote(state.log.last_index, state.log.last_term, transfer)
     for voter in state.membership.other_voters(state.node_id):
         state.hold(voter, request)
 

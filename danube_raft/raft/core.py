@@ -1,9 +1,9 @@
-"""The Raft core of one node: inputs, the table role × message, one output.
+"""The Raft core of one node: inputs, one output.
 
 - Pure and synchronous. `now` is monotonic ms and never goes back; randomness is handed in; nothing here does I/O.
 - After any inputs the caller takes one `Output` and carries it out (see output.py), then sleeps until `next_timer()`.
 - A message of another term goes through terms.py first.
-- Every role has a row for every Raft message; `_inert` says that it has no effect there.
+- What a message means to a role is in table.py.
 - What holds after each input is asserted, see invariants.py.
 
 What a role does belongs into its module, what a node knows into state.py.
@@ -11,87 +11,31 @@ What a role does belongs into its module, what a node knows into state.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from danube_raft.config import Config
-from danube_raft.raft import candidate, follower, leader, terms
+from danube_raft.raft import candidate, leader, terms, transfer
 from danube_raft.raft.invariants import Invariants
 from danube_raft.raft.output import Output, RandomSource, ReadId, Refusal
 from danube_raft.raft.read_index import NOT_LEADER
-from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, PRE_CANDIDATE, Installing, State
+from danube_raft.raft.state import CANDIDATE, FOLLOWER, LEADER, Installing, State
+from danube_raft.raft.table import RAFT_MESSAGES, TABLE, TIMERS
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import KIND_CONFIGURATION, NO_ORIGIN, Configuration, Entry, pack_configuration
-
-Handler = Callable[[State, peer.Header, Any], None]
-
-
-def _inert(state: State, header: peer.Header, message: peer.Message) -> None:
-    """This message has no effect in this role: it is late, or meant for a role that was given up."""
-
-
-TABLE: dict[str, dict[type[peer.Message], Handler]] = {
-    FOLLOWER: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: _inert,
-        peer.RequestVote: follower.on_request_vote,
-        peer.VoteReply: _inert,
-        peer.AppendEntries: follower.on_append_entries,
-        peer.AppendReply: _inert,
-        peer.Heartbeat: follower.on_heartbeat,
-        peer.HeartbeatReply: _inert,
-    },
-    PRE_CANDIDATE: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: candidate.on_pre_vote_reply,
-        peer.RequestVote: follower.on_request_vote,
-        peer.VoteReply: _inert,
-        peer.AppendEntries: candidate.on_append_entries,
-        peer.AppendReply: _inert,
-        peer.Heartbeat: candidate.on_heartbeat,
-        peer.HeartbeatReply: _inert,
-    },
-    CANDIDATE: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: _inert,
-        peer.RequestVote: follower.refuse_vote,
-        peer.VoteReply: candidate.on_vote_reply,
-        peer.AppendEntries: candidate.on_append_entries,
-        peer.AppendReply: _inert,
-        peer.Heartbeat: candidate.on_heartbeat,
-        peer.HeartbeatReply: _inert,
-    },
-    LEADER: {
-        peer.RequestPreVote: follower.on_request_pre_vote,
-        peer.PreVoteReply: _inert,
-        peer.RequestVote: follower.refuse_vote,
-        peer.VoteReply: _inert,
-        peer.AppendEntries: leader.on_second_leader,
-        peer.AppendReply: leader.on_append_reply,
-        peer.Heartbeat: leader.on_second_leader,
-        peer.HeartbeatReply: leader.on_heartbeat_reply,
-    },
-}
-
-TIMERS: dict[str, Callable[[State], None]] = {
-    FOLLOWER: candidate.follower_timer,
-    PRE_CANDIDATE: candidate.candidate_timer,
-    CANDIDATE: candidate.candidate_timer,
-    LEADER: leader.timer,
-}
-
-RAFT_MESSAGES = frozenset(TABLE[FOLLOWER])
-"""What `Core.step` takes; other peer messages belong to whoever drives the core."""
 
 
 class Core:
     """One node's share of the consensus. Every input is a method; `take_output` says what to do."""
 
     def __init__(
-        self, node_id: int, config: Config, recovered: local.Recovered, random: RandomSource, now: int
+        self,
+        node_id: int,
+        config: Config,
+        recovered: local.Recovered,
+        random: RandomSource,
+        now: int,
+        passive: bool = False,
     ) -> None:
         assert node_id > 0
-        self._state = State(node_id, config, recovered, random, now)
+        self._state = State(node_id, config, recovered, random, now, passive)
         self._told: tuple[str, int, int] | None = None
         self._invariants = Invariants()
         self._check()
@@ -159,6 +103,19 @@ class Core:
         if state.role != LEADER:
             return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
         refusal = leader.propose(state, origin, payload, wall_ms)
+        self._check()
+        return refusal
+
+    def transfer(self, to: int, now: int) -> Refusal | None:
+        """Hand leadership to voter `to` (0: to the most up-to-date one that has room on its disk); None when it was begun, or is under way to it.
+
+        Until it succeeds or is given up, after the shortest election timeout, this leader takes no proposals.
+        """
+        state = self._state
+        state.enter(now)
+        if state.role != LEADER:
+            return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
+        refusal = transfer.begin(state, to or transfer.successor(state))
         self._check()
         return refusal
 
@@ -233,7 +190,12 @@ class Core:
         """
         state = self._state
         state.enter(now)
-        if state.role != FOLLOWER or state.installing is not None or index <= state.commit_index:
+        if (
+            state.role != FOLLOWER
+            or state.passive
+            or state.installing is not None
+            or index <= state.commit_index
+        ):
             return None
         seq = state.writes.install(state.now, state.log.last_index)
         state.installing = Installing(seq, index, term, configuration, stamp_ms)
@@ -278,7 +240,7 @@ class Core:
         if state.lead is not None:
             leader.flush(state)
         log, writes = state.log, state.writes
-        write = writes.take(state.now, log.last_index)
+        write = None if state.passive else writes.take(state.now, log.last_index)
         # Nothing more of a log that a snapshot is about to stand for.
         limit = state.delivery.handed_index if state.installing is not None else state.safe_index()
         committed = state.delivery.take(limit, log)
@@ -374,6 +336,38 @@ class Core:
     def installing(self) -> bool:
         """Whether a snapshot is on its way into the log."""
         return self._state.installing is not None
+
+    @property
+    def low_space(self) -> bool:
+        """Whether the disk is nearly full. The others are told."""
+        return self._state.low_space
+
+    @low_space.setter
+    def low_space(self, low: bool) -> None:
+        self._state.low_space = low
+
+    @property
+    def leader_low_space(self) -> bool:
+        """Whether the leader's disk is nearly full, and it has nobody to hand over to."""
+        return self._state.leader_low_space
+
+    @property
+    def passive(self) -> bool:
+        """Whether this node writes nothing and promises nothing."""
+        return self._state.passive
+
+    @property
+    def passive_index(self) -> int:
+        """On a passive node: up to where its log is known to be committed, once all of it that is has been found out;
+        -1 before."""
+        state = self._state
+        commit = state.commit_index
+        if not state.passive:
+            return -1
+        if state.membership.is_alone(state.node_id):
+            return commit
+        known = state.leader_id and 0 < min(state.leader_commit, state.log.last_index) <= commit
+        return commit if known else -1
 
     @property
     def suspect(self) -> str:

@@ -11,6 +11,8 @@
   part: a learner that has not yet seen its promotion must vote (PITFALLS 9).
 - Over its credit for unacknowledged writes, and while a snapshot is being installed, it ignores entries; the leader
   repeats.
+- A passive node (its disk is full) takes no entries and promises nothing. It learns what of its log is committed, and
+  refuses where the logs differ, which is how the leader finds out where they meet.
 """
 
 from __future__ import annotations
@@ -35,13 +37,17 @@ def on_append_entries(state: State, header: peer.Header, message: peer.AppendEnt
     elif not state.log.matches(prev, message.prev_term):
         _refuse(state, header.sender, message)
         return
+    if state.passive:
+        _compare(state, prev, entries)
+        state.commit_to(min(message.commit_index, state.verified_index))
+        return
     last = prev + len(entries)
     is_news = bool(message.entries) or last > state.verified_index
     _take(state, entries)
     state.verified_index = max(state.verified_index, last)
     state.commit_to(min(message.commit_index, state.verified_index))
     if is_news:
-        state.hold(header.sender, peer.AppendReply(True, last, 0, 0, not state.suspect))
+        state.hold(header.sender, peer.AppendReply(True, last, 0, 0, state.promises))
 
 
 def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> None:
@@ -49,7 +55,10 @@ def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> 
     state.heard_leader(header.sender, message.commit_index, message.time_ms)
     state.commit_to(min(message.commit_index, state.verified_index))
     match_index = min(state.verified_index, state.writes.durable_index)
-    state.send(header.sender, peer.HeartbeatReply(message.round, match_index, not state.suspect))
+    state.leader_low_space = message.low_space
+    state.send(
+        header.sender, peer.HeartbeatReply(message.round, match_index, state.promises, state.low_space)
+    )
 
 
 def _take(state: State, entries: tuple[Entry, ...]) -> None:
@@ -64,11 +73,21 @@ def _take(state: State, entries: tuple[Entry, ...]) -> None:
             state.append(entry)
 
 
+def _compare(state: State, prev: int, entries: tuple[Entry, ...]) -> None:
+    """Learn how far the log, which must stay as it is, matches the leader's."""
+    known = prev
+    for entry in entries:
+        if entry.index > state.log.last_index or state.log.term(entry.index) != entry.term:
+            break
+        known = entry.index
+    state.verified_index = max(state.verified_index, known)
+
+
 def _refuse(state: State, leader_id: int, message: peer.AppendEntries) -> None:
     log = state.log
     hint = log.last_at_most(message.prev_index, message.prev_term)
     hint = max(hint, state.commit_index)
-    counted = not state.suspect
+    counted = state.promises
     state.send(leader_id, peer.AppendReply(False, message.prev_index, hint, log.term(hint), counted))
 
 
@@ -86,7 +105,7 @@ def on_request_vote(state: State, header: peer.Header, message: peer.RequestVote
     """Vote, once per term."""
     free = state.vote == header.sender or (state.vote == 0 and state.leader_id == 0)
     up_to_date = state.log.is_up_to_date(message.last_index, message.last_term)
-    if not (free and up_to_date and not state.suspect):
+    if not (free and up_to_date and state.promises):
         state.send(header.sender, peer.VoteReply(False))
         return
     if state.vote == 0:
@@ -100,7 +119,7 @@ def on_request_pre_vote(state: State, header: peer.Header, message: peer.Request
     """Would this node vote? In every role; changes nothing here."""
     granted = (
         message.next_term > state.term
-        and not state.suspect
+        and state.promises
         and not state.is_led()
         and state.log.is_up_to_date(message.last_index, message.last_term)
     )

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from danube_raft.raft import quorum
+from danube_raft.raft import quorum, transfer
 from danube_raft.raft.leadership import Leadership
 from danube_raft.raft.output import ReadId, Refusal
 from danube_raft.raft.progress import PROBE, REPLICATE, SNAPSHOT, Progress
@@ -42,8 +42,11 @@ def take_over(state: State) -> None:
 
 
 def propose(state: State, origin: tuple[int, int, int], payload: bytes, wall_ms: int) -> Refusal | None:
-    """Append one batch, unless a window is full."""
+    """Append one batch, unless a window is full or leadership is being handed over."""
     config = state.config
+    handing_over = _lead(state).transfer
+    if handing_over is not None:
+        return Refusal(transfer.TRANSFERRING, handing_over.to)
     size = len(payload) + ENTRY_OVERHEAD_BYTES
     uncommitted = state.uncommitted.size_bytes
     if uncommitted and uncommitted + size > config.uncommitted_max_bytes:
@@ -73,6 +76,7 @@ def timer(state: State) -> None:
     # Rounds of reads do not move this: under steady reads nothing of the above would ever be looked at.
     lead.heartbeat_at = state.now + state.config.heartbeat_ms
     _heartbeat(state, lead)
+    transfer.tick(state, lead)
 
 
 def advance_commit(state: State) -> None:
@@ -113,6 +117,7 @@ def on_append_reply(state: State, header: peer.Header, message: peer.AppendReply
     _heard(state, progress, message.counted)
     if message.success:
         _acked(state, progress, message.match_index, message.counted)
+        transfer.acked(state, _lead(state), header.sender)
     else:
         _refused(state, progress, message)
 
@@ -125,6 +130,7 @@ def on_heartbeat_reply(state: State, header: peer.Header, message: peer.Heartbea
     _heard(state, progress, message.counted)
     if message.counted:
         progress.round = max(progress.round, message.round)
+    progress.low_space = message.low_space
     _acked(state, progress, message.match_index, message.counted)
     if state.now - progress.asked_at < state.config.heartbeat_ms // 2:
         return
@@ -230,8 +236,9 @@ def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entr
 
 def _heartbeat(state: State, lead: Leadership) -> None:
     time_ms = state.clock.read(state.now)
+    low_space = state.low_space and not transfer.successor(state)
     for to in lead.peers:
-        state.send(to, peer.Heartbeat(lead.reads.number, state.commit_index, time_ms))
+        state.send(to, peer.Heartbeat(lead.reads.number, state.commit_index, time_ms, low_space))
 
 
 def _prefix(entries: tuple[Entry, ...], max_bytes: int) -> tuple[Entry, ...]:

@@ -59,6 +59,13 @@ class Membership:
         """Whether `node_id` alone is a quorum."""
         return self.voters == (node_id,) and not self.outgoing
 
+    def is_alone(self, node_id: int) -> bool:
+        """Whether `node_id` is the sole voter of every configuration that is known here."""
+        return bool(self._history) and all(
+            configuration.voters == (node_id,) and not configuration.outgoing
+            for _, configuration in self._history
+        )
+
     def others(self, node_id: int) -> tuple[int, ...]:
         """Everyone but `node_id` who gets entries: members, and voters on their way out."""
         ids = [member.node_id for member in self.configuration.members]

@@ -39,7 +39,8 @@ class Send(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Why a proposal was not taken: not-leader, no-leader or overloaded; `hint` is the leader's id or 0."""
+    """Why a proposal was not taken: not-leader, no-leader, overloaded or transferring; or a transfer: not-leader, no-leader,
+    transferring or unfit. `hint` is the leader's id, or the one that leadership is handed to, or 0."""
 
     reason: str
     hint: int

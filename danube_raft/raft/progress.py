@@ -5,9 +5,10 @@
 - replicate: entries are sent ahead of their acks, within a window counted in messages and in bytes.
 - snapshot: what the peer needs was purged; it gets no entries until it has what only a snapshot can give.
 
-`match_index` only grows while the peer's acks count, which is what `counts` says. `counted_index` is the part of it that commits entries: 0 while
-the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index` always holds. `asked_at` is
-when the peer was last sent something that only asks where it stands: rounds of reads must not multiply these.
+`match_index` only grows while the peer's acks count, which is what `counts` says. `counted_index` is the part of it
+that commits entries: 0 while the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index`
+always holds. `asked_at` is when the peer was last sent something that only asks where it stands: rounds of reads must
+not multiply these. `low_space`: it said that its disk is nearly full.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Progress:
         "heard_at",
         "inflight",
         "inflight_bytes",
+        "low_space",
         "match_index",
         "next_index",
         "paused",
@@ -50,6 +52,7 @@ class Progress:
         self.heard_at = now
         self.round = 0
         self.asked_at = now
+        self.low_space = False
 
     def is_open(self, max_messages: int, max_bytes: int) -> bool:
         """Whether an AppendEntries with entries may be sent now."""

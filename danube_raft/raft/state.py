@@ -9,6 +9,8 @@
   that they do not count, until an entry of the current leader's own term is committed and durable here. It begins
   with a new term, so that this leader is not one that counts acks which were lost.
 
+- A passive node (its disk takes no more writes) writes nothing, not even the terms that it hears of: nothing that it
+  says depends on them. It votes for nobody, appends nothing, never campaigns.
 - While a snapshot is being installed the log is as it was, takes no entries, and this node does not campaign.
 
 Who decides what in which role does not belong here; see follower, candidate and leader.
@@ -58,9 +60,16 @@ class State:
     """All that the core of one node knows."""
 
     def __init__(
-        self, node_id: int, config: Config, recovered: local.Recovered, random: RandomSource, now: int
+        self,
+        node_id: int,
+        config: Config,
+        recovered: local.Recovered,
+        random: RandomSource,
+        now: int,
+        passive: bool = False,
     ) -> None:
         self.node_id = node_id
+        self.passive = passive
         self.config = config
         self.random = random
         self.now = now
@@ -82,6 +91,8 @@ class State:
         self.read_answers: list[tuple[ReadId, int]] = []
         self.lead: Leadership | None = None
         self.installing: Installing | None = None
+        # Whether the disk is nearly full; and whether the leader's is, with nobody to hand over to.
+        self.low_space = self.leader_low_space = False
         # Elections. `election_at` None: no time limit runs (a candidate waits for its disk, a learner for a leader).
         self.may_campaign = False
         self.leader_heard_at = now
@@ -93,6 +104,10 @@ class State:
         self.election_timeout_ms = 0
         self.restart_election_timer()
         self.election_at = now + self._first_timeout_ms()
+        if passive and self.membership.is_alone(node_id):
+            # Whatever it holds durably a quorum holds, and nobody else could ever lead and overwrite it.
+            self.verified_index = recovered.last_index
+            self.commit_to(recovered.last_index)
         if self.suspect:
             # Leaders up to this term may count acks that this node has lost, also such as are still under way. In a
             # newer term they lead no more, and its leader was elected without this node's vote: it has all that
@@ -140,6 +155,11 @@ class State:
         self.silent_elections = 0
         self.clock.observe(time_ms)
 
+    @property
+    def promises(self) -> bool:
+        """Whether votes and acks of this node mean anything."""
+        return not self.suspect and not self.passive
+
     def is_led(self) -> bool:
         """Whether a leader was heard so lately that an election would only disturb it."""
         if self.role == LEADER:
@@ -172,6 +192,7 @@ class State:
             self.restart_election_timer()
         self.role = FOLLOWER
         self.leader_id = leader_id
+        self.leader_low_space = False
 
     def set_hard_state(self, term: int, vote: int) -> None:
         """Enter `term` or vote in it."""
@@ -186,7 +207,7 @@ class State:
         """Whether this node may ask for votes at all."""
         return (
             self.may_campaign
-            and not self.suspect
+            and self.promises
             and self.installing is None
             and self.membership.may_campaign(self.node_id, self.commit_index)
         )
@@ -251,5 +272,10 @@ class State:
 
     def clear_suspicion(self) -> None:
         """Leave SUSPECT once this node holds a committed entry of this term's leader: all before it is here too."""
-        if self.suspect and self.leader_id and self.log.term(self.safe_index()) == self.term:
+        if (
+            self.suspect
+            and not self.passive
+            and self.leader_id
+            and self.log.term(self.safe_index()) == self.term
+        ):
             self.suspect = ""

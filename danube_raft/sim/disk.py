@@ -52,6 +52,10 @@ class Begun(NamedTuple):
     installed: bool
 
 
+ROOM_BYTES = 1 << 50
+FULL_BYTES = 1 << 20
+
+
 class Disk:
     """A `LogStore`, and `MarkSlots` in `slots`, whose syncs take virtual time, and the `folder` of snapshots. It outlives
     the boots of its node."""
@@ -78,6 +82,8 @@ class Disk:
         self.slow_us = 0
         """Time that every sync takes in addition, while the disk is slow."""
         self.hangs_until = 0
+        self.full_until = 0
+        """Until when there is hardly any room."""
         self.busy_until = 0
         """When the last sync that has begun will be over."""
         self.slow_syncs = 0
@@ -188,6 +194,7 @@ class Disk:
         """Quick and sound from now on. A sync that hangs goes on hanging: nobody knows how to end it."""
         self.slow_us = 0
         self.hangs_until = 0
+        self.full_until = 0
         self.folder.heal()
         if self._told_to_fail:
             self._told_to_fail = False
@@ -201,6 +208,10 @@ class Disk:
     def hang(self, now: int) -> None:
         """Syncs that begin from now on do not end for some seconds."""
         self.hangs_until = now + self._random.randrange(SECOND, 8 * SECOND)
+
+    def free_bytes(self, now: int) -> int:
+        """How much room there is: plenty, or next to none. Writes take effect all the same."""
+        return FULL_BYTES if now < self.full_until else ROOM_BYTES
 
     def _survived(self, count: int) -> None:
         survived, self._under_way = self._under_way[:count], self._under_way[count:]

@@ -17,10 +17,10 @@ CALM_SHARE = 0.15
 MEND = "mend"
 
 ANYWHERE = (
-    "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "tear", "wall_clock",
+    "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "fill_disk", "tear", "wall_clock",
     "cut_client",
 )  # fmt: skip
-AMONG_SEVERAL = ("depose", "isolate", "divide", "disturb", "clog", "one_way")
+AMONG_SEVERAL = ("hand_over", "depose", "isolate", "divide", "disturb", "clog", "one_way")
 """For two nodes and more; offered twice, since consensus is about them."""
 WITH_SNAPSHOTS = ("stop_at_step", "spoil", "fail_snapshot")
 """For worlds in which snapshots are made."""

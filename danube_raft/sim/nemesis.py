@@ -17,6 +17,7 @@ from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
+from danube_raft.sim.shapes import bridge, ring
 from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
 
@@ -187,6 +188,14 @@ class Nemesis:
         node.disk.fail_next_write(mark)
         return f"node {node.node_id}, at its next write{' of the mark' if mark else ''}"
 
+    def _fill_disk(self) -> str:
+        """One node is low on space, or now and then all are; what is written still fits."""
+        nodes = self._nodes if self._random.random() < 0.2 else (self._victim(),)
+        lasts_us = self._random.randrange(SECOND, 8 * SECOND)
+        for node in nodes:
+            node.disk.full_until = self._schedule.now + lasts_us
+        return f"{[node.node_id for node in nodes]} for {lasts_us / SECOND:.3f} s"
+
     def _tear(self) -> str:
         """A crash in the middle of several writes, which a slow disk lets pile up."""
         node = self._victim()
@@ -269,8 +278,8 @@ class Nemesis:
 
     def _wall_clock(self) -> str:
         node = self._victim()
-        node.wall_offset_ms = self._random.randrange(-1_000_000, 1_000_000)
-        return f"node {node.node_id} is {node.wall_offset_ms} ms ahead from now on"
+        node.wall_clock.offset_ms = self._random.randrange(-1_000_000, 1_000_000)
+        return f"node {node.node_id} is {node.wall_clock.offset_ms} ms ahead from now on"
 
     # ---------------------------------------------------------------- links
 
@@ -299,6 +308,18 @@ class Nemesis:
         self._schedule.after(lasts_us, self._network.rejoin, leader.node_id)
         return f"node {leader.node_id} is alone for {lasts_us / SECOND:.3f} s"
 
+    def _hand_over(self) -> str:
+        """Whoever leads then is asked to hand over, to a certain node or to whoever fits; often again a moment later."""
+        asked = [self._random.choice((0, *self._ids())) for _ in range(self._random.randint(1, 3))]
+        for to in asked:
+            self._schedule.after(self._while(2_000), self._ask_to_hand_over, to)
+        return f"to {', '.join(str(to or 'whoever fits') for to in asked)}"
+
+    def _ask_to_hand_over(self, to: int) -> None:
+        for node in self._nodes:
+            if node.up and node.role.role == "leader":
+                node.hand_over(to)
+
     def _divide(self) -> str:
         side = frozenset(self._random.sample(self._ids(), self._random.randint(1, len(self._nodes) - 1)))
         down = self._is_down()
@@ -306,31 +327,23 @@ class Nemesis:
         return f"{sorted(side)} from the others{_refusing(down)}"
 
     def _ring(self) -> str:
-        """Every node hears only those next to it in a ring, on both sides, and with an odd rest whoever is opposite: each
-        sees a majority, and no two the same one."""
-        ids = self._ids()
-        self._random.shuffle(ids)
-        count, half = len(ids), len(ids) // 2
-        steps = set(range(1, half // 2 + 1))
-        if half % 2:
-            # With seven nobody is opposite: one more on each side, since links are cut in both directions.
-            steps.add(half if count % 2 == 0 else half // 2 + 1)
-        pairs = {frozenset((ids[at], ids[(at + step) % count])) for at in range(count) for step in steps}
+        ids = self._shuffled()
+        pairs, steps = ring(ids)
         down = self._is_down()
         self._network.leave_only(pairs, down)
-        return f"each hears those {sorted(steps)} away in {ids}{_refusing(down)}"
+        return f"each hears those {steps} away in {ids}{_refusing(down)}"
 
     def _bridge(self) -> str:
-        """Two sides that only one node hears both of."""
-        ids = self._ids()
-        self._random.shuffle(ids)
-        middle, *rest = ids
-        half = len(rest) // 2
-        sides = (rest[:half], rest[half:])
-        pairs = {frozenset((a, b)) for side in sides for a in [middle, *side] for b in side if a != b}
+        ids = self._shuffled()
+        pairs, sides = bridge(ids)
         down = self._is_down()
         self._network.leave_only(pairs, down)
-        return f"only node {middle} hears both {sorted(sides[0])} and {sorted(sides[1])}{_refusing(down)}"
+        return f"only node {ids[0]} hears both {sides[0]} and {sides[1]}{_refusing(down)}"
+
+    def _shuffled(self) -> list[int]:
+        ids = self._ids()
+        self._random.shuffle(ids)
+        return ids
 
     def _one_way(self) -> str:
         sender = self._victim().node_id

@@ -16,7 +16,6 @@ from zlib import crc32
 
 from danube_raft.config import Config
 from danube_raft.kv.machine import Machine
-from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientSlow,
@@ -40,6 +39,7 @@ from danube_raft.sim.checks.facts import (
     Booted,
     Cleared,
     Delivered,
+    Filled,
     Forgot,
     Issued,
     Judged,
@@ -54,24 +54,22 @@ from danube_raft.sim.checks.facts import (
     Told,
 )
 from danube_raft.sim.digest import digest
-from danube_raft.sim.disk import Disk
+from danube_raft.sim.disk import FULL_BYTES, Disk
 from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND
-from danube_raft.sim.seen_kv_server import SeenKvServer
+from danube_raft.sim.seen import SeenConsensus, SeenKvServer
 from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.surroundings import Surroundings
 from danube_raft.sim.unhurried_snapshot import beginner
+from danube_raft.sim.wall_clock import WallClock
 from danube_raft.storage.memory_snapshots import MemorySnapshots
 from danube_raft.storage.recovery import Recovery
 from danube_raft.wire import local, peer
-from danube_raft.wire.entry import KIND_BATCH, Entry, Founding
+from danube_raft.wire.entry import Founding
 
 _BULK = (peer.AppendEntries, peer.InstallSnapshot, peer.ForwardBatch)
 _PEER_ENVELOPE: Envelope = (b"peer", b"")
 _NOBODY: list[tuple[str, Any]] = []
-_EPOCH_MS = 1_700_000_000_000
-_WRONG_MS = 60_000
-"""A wall clock that is wrong by as much was moved by a fault: entries are younger, clocks by themselves more exact."""
 _STARTING = local.Role("starting", 0, 0, 0, 0, 0)
 
 
@@ -99,8 +97,9 @@ class Node:
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
+        self.low_space = False  # as is this
         self._was_suspect = False  # and still is
-        self.wall_offset_ms = source.randrange(-10_000, 10_000)
+        self.wall_clock = WallClock(around.schedule, source)
         self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
         self._config = config
         self._founding = founding
@@ -112,6 +111,7 @@ class Node:
         self._linked: set[int] = set()
         """Nodes to which consensus wants a link."""
         self._kv: SeenKvServer | None = None
+        self._consensus: SeenConsensus | None = None
 
     @property
     def machine(self) -> Machine:
@@ -125,11 +125,11 @@ class Node:
         assert self._kv is not None
         return self._kv.watches
 
-    def _wall_clock_ms(self) -> int:
-        return self._true_ms() + self.wall_offset_ms
-
-    def _true_ms(self) -> int:
-        return _EPOCH_MS + self._around.schedule.now // MS
+    def _free_bytes(self) -> int:
+        free_bytes = self.disk.free_bytes(self._around.schedule.now)
+        if free_bytes == FULL_BYTES:
+            self._around.tell(Filled(self.node_id))
+        return free_bytes
 
     @property
     def clock_error_ms(self) -> int:
@@ -138,9 +138,6 @@ class Node:
 
     def _count(self, what: str) -> None:
         self.counts[what] += 1
-
-    def _is_misdated(self, entry: Entry) -> bool:
-        return entry.kind == KIND_BATCH and abs(entry.wall_ms - self._true_ms()) > _WRONG_MS
 
     # ---------------------------------------------------------------- life
 
@@ -158,16 +155,18 @@ class Node:
         )
         self._kv.loaded = self._loaded
         stage = SnapshotStage(self._snapshots(), identity.cluster_id)
+        self._consensus = SeenConsensus(
+            config, identity, self._founding, self._random, self.wall_clock.read, Counter(), 2
+        )
         handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, self.disk.slots, stage, config, 1),
-            CONSENSUS: Consensus(
-                config, identity, self._founding, self._random, self._wall_clock_ms, Counter(), 2
-            ),
+            LOG: LogWriter(self.disk, self.disk.slots, stage, config, 1, free_bytes=self._free_bytes),
+            CONSENSUS: self._consensus,
             KV: self._kv,
         }
         self._arrivals = {}
         self._linked = set()
         self.role = _STARTING
+        self.low_space = False
         self._processes = {
             name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
             for name, handler in handlers.items()
@@ -240,6 +239,12 @@ class Node:
         if self.up:
             self._processes[name].pause()
 
+    def hand_over(self, to: int) -> None:
+        """Ask for leadership to be handed to `to`."""
+        if self.up:
+            assert self._consensus is not None
+            self.counts["handed_over"] += self._consensus.hand_over(to, self._clock.read())
+
     def resume(self) -> None:
         """SIGCONT for all."""
         if self.up:
@@ -302,7 +307,7 @@ class Node:
         tell = self._around.tell
         if isinstance(message, local.Write):
             self.counts["truncations"] += message.truncate_from > 0
-            self.counts["misdated"] += any(map(self._is_misdated, message.entries))
+            self.counts["misdated"] += any(map(self.wall_clock.misdates, message.entries))
             tell(Issued(self.node_id, message))
         elif isinstance(message, local.Role) and edge == KV:
             self.role = message
@@ -320,6 +325,9 @@ class Node:
             tell(ReadAnswered(self.node_id, message.id, message.index))
         elif isinstance(message, local.LogChunk):
             self.counts["log_chunks"] += 1
+        elif isinstance(message, local.Space):
+            self.low_space = message.low
+            self.counts["low_on_space"] += message.low
         elif isinstance(message, local.Recovered):
             self.counts["suspect"] += bool(message.suspect)
             self.counts["suspect_again"] += bool(message.suspect) and self._was_suspect
@@ -357,6 +365,8 @@ class Node:
         if header.receiver not in self._linked:
             around.tell(Refused(header, message))
             return False
+        self.counts["told_to_campaign"] += isinstance(message, peer.TimeoutNow)
+        self.counts["campaigns_when_told"] += isinstance(message, peer.RequestVote) and message.transfer
         frame = peer.pack(header, message)
         lane = 1 if isinstance(message, _BULK) else 0
         taken = around.network.send(self.node_id, header.receiver, frame, lane)

@@ -6,6 +6,7 @@ an effect shows over many seeds, see `check_coverage`.
 
 from __future__ import annotations
 
+import logging
 import re
 import traceback
 from collections import Counter
@@ -124,6 +125,7 @@ def _report(world: World) -> Report:
         effects += watcher.counts
     effects["uncertain"] = sum(operation.outcome == UNCERTAIN for operation in operations)
     effects["rejected"] = sum(operation.outcome == REJECTED for operation in operations)
+    effects["refused_for_space"] = sum(operation.error.startswith("NoSpace") for operation in operations)
     effects["overloaded"] = sum(client.overloaded for client in world.clients)
     effects["swapped"] = sum(
         o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
@@ -159,6 +161,9 @@ def _check_activity(report: Report, world: World) -> None:
         raise Idle("no fault had an effect")
 
 
+# What handlers tell their operators is of no use here, and Python would print warnings that nobody takes.
+logging.getLogger("danube_raft").addHandler(logging.NullHandler())
+
 EFFECTS = (
     "crashed", "boots", "killed log-writer", "killed consensus", "killed kv-server", "held log-writer", "held consensus",
     "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
@@ -169,12 +174,13 @@ of this happened shows nothing."""
 FAULTS_MIN = 8
 """With fewer faults in a world, chance may leave all of them without effect."""
 NEEDED = (
-    *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "forget", "damage_mark", "suspect",
+    *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "fill_disk", "forget", "damage_mark", "suspect",
     "suspect_again", "suspect_no_more", "promises_lost", "clocks_apart",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended", "leases_swapped", "past_reads",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
+    "hand_over", "handed_over", "told_to_campaign", "campaigns_when_told", "low_on_space", "refused_for_space",
     "stop_at_step", "leave_behind", "spoil", "fail_snapshot", "stopped at start", "stopped_receiving",
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
@@ -187,7 +193,7 @@ RARE_WORLDS = 2_000
 
 
 FROM_TWO = {
-    "bounded_reads_heard", "watches_resumed_elsewhere",
+    "bounded_reads_heard", "watches_resumed_elsewhere", "handed_over", "told_to_campaign", "campaigns_when_told",
     "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged",
 }  # fmt: skip
 """Of `NEEDED`, what takes two nodes, beside the faults that do."""

@@ -62,7 +62,7 @@ def choose(options: Options) -> Settings:
     source = random.Random(f"{options.seed}/settings")  # noqa: S311 -- a seed has to repeat
     nodes = options.nodes or source.choice(SIZES)
     # Nobody reads the log lines of a world that is a test.
-    config = Config(slow_request_ms=0)
+    config = Config(slow_request_ms=0, space_check_ms=500)
     if source.random() < 0.5:
         config = replace(
             config,

@@ -184,6 +184,9 @@ class World:
         self._wait(
             "every client's last answer", 10_000, lambda: not any(c.busy for c in self._clients.values())
         )
+        self._wait(
+            "room on every disk to be seen", 10_000, lambda: not any(n.low_space for n in self.nodes.values())
+        )
         self._wait("every node to catch up", CATCH_UP_MS, self._is_level)
         for place in range(len(self.nodes)):
             self._probe(place)

@@ -36,7 +36,8 @@ from zlib import crc32
 
 import psutil
 
-from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, DiskFailed, NewerFormat
+from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, NewerFormat
+from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import NEWER_WAY_OUT
 from danube_raft.wire.codec import Malformed
 from danube_raft.wire.entry import Founding, unpack_configuration
@@ -321,8 +322,8 @@ class DataDir:
             said = f"data_dir = {str(self.path)!r}: cannot {doing}: {error.strerror or error}"
             if error.errno in _MISUSE:
                 raise ConfigInvalid(f"{said}; choose a directory that this user can write to") from None
-            raise DiskFailed(
-                f"{said}; check the disk and its free space, then start the node again"
+            raise disk_failed(
+                error, f"{said}; check the disk and its free space, then start the node again"
             ) from None
 
 

@@ -24,6 +24,7 @@ from zlib import crc32
 
 from danube_raft.errors import DiskFailed, NewerFormat
 from danube_raft.storage.data_dir import sync_directory
+from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT
 from danube_raft.storage.recovery import Point
 from danube_raft.wire.entry import HardState
@@ -146,4 +147,4 @@ class MarkFile:
             yield
         except OSError as error:
             self._failed = f"cannot {doing} the durable mark {self._path}: {error.strerror or error}"
-            raise DiskFailed(f"{self._failed}; check the disk, then start the node again") from None
+            raise disk_failed(error, f"{self._failed}; check the disk, then start the node again") from None

@@ -25,8 +25,9 @@ from zlib import crc32
 import rocksdict
 from rocksdict import Rdict, WriteBatch
 
-from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
+from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage import entry_format
+from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, WAY_OUT
 from danube_raft.storage.recovery import Beginning, Point, Recovery, recover
 from danube_raft.wire import local
@@ -114,7 +115,7 @@ def _options() -> rocksdict.Options:
 def _mapped(text: str, doing: str, path: Path) -> Fatal:
     said = f"cannot {doing} in {path}: {' '.join(text.split())}"
     if "No space" in text:
-        return DiskFailed(f"{said}; make room on that disk and start the node again")
+        return DiskFull(f"{said}; make room on that disk and start the node again")
     if "/LOCK:" in text:
         return DataDirInUse(f"{said}; another process has the log open")
     if text.startswith("Corruption:"):
@@ -246,7 +247,9 @@ class RocksLogStore:
             self._path.mkdir(parents=True, exist_ok=True)
             names = {file.name for file in self._path.iterdir()}
         except OSError as error:
-            raise DiskFailed(f"cannot use {self._path} for the log: {error.strerror or error}") from None
+            raise disk_failed(
+                error, f"cannot use {self._path} for the log: {error.strerror or error}"
+            ) from None
         # Without CURRENT RocksDB would begin an empty database over the files of the old one.
         if "CURRENT" not in names and any(name.endswith((".sst", ".log")) for name in names):
             raise Corrupt(f"the log database in {self._path} has lost its file CURRENT; {WAY_OUT}")

@@ -95,11 +95,14 @@ class MarkKeeper:
         self._place = 0
         self._now = self._due = 0
 
-    def open(self, found: Recovery, now: int) -> Standing:
-        """Compare, and write down what came of it before anybody hears of it. Raises DiskFailed or NewerFormat."""
+    def open(self, found: Recovery, now: int, *, read_only: bool = False) -> Standing:
+        """Compare, and write down what came of it before anybody hears of it. `read_only`: a full disk takes nothing, and
+        the node promises nothing that the mark would have to keep. Raises DiskFailed or NewerFormat."""
         self._now = now
         standing = self.look(found)
         self._mark = Mark(found.last, *standing)
+        if read_only:
+            return standing
         if self.known is None:
             self._create()
         elif self._mark != self.known:

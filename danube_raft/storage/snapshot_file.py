@@ -29,6 +29,7 @@ from zlib import crc32
 
 from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
 from danube_raft.storage.data_dir import sync_directory
+from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, ZERO_CHAIN
 
 MAGIC = b"\x89DRSNAP\n"
@@ -90,8 +91,8 @@ def guarded(path: Path | Source, doing: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DiskFailed(
-            f"cannot {doing} {path}: {error.strerror or error}; check the disk and its free space"
+        raise disk_failed(
+            error, f"cannot {doing} {path}: {error.strerror or error}; check the disk and its free space"
         ) from None
 
 

@@ -85,7 +85,8 @@ class Committed(NamedTuple):
 
 
 class ProposeRejected(NamedTuple):
-    """Batch `seq` was not taken. `reason` is no-leader, not-leader or overloaded; `hint` the leader's id or 0.
+    """Batch `seq` was not taken. `reason` is no-leader, not-leader, overloaded or transferring; `hint` the leader's
+    id (the next leader's), or 0.
     `left`: it was refused by another node, so that another copy of it may still be under way."""
 
     seq: int
@@ -119,6 +120,14 @@ class Role(NamedTuple):
     time_base_ms: int
     time_at_ms: int
     commit_index: int
+
+
+class Space(NamedTuple):
+    """`low`: too little room on the disk, here or at a leader that can hand leadership to nobody. `read_only_index`
+    ≥ 0: this node takes no writes at all, and of its log everything up to there is committed."""
+
+    low: bool
+    read_only_index: int = -1
 
 
 class Removed(NamedTuple):
@@ -192,6 +201,12 @@ class Durable(NamedTuple):
     seq: int
 
 
+class FreeSpace(NamedTuple):
+    """How much may still be written to the disk; measured now and then."""
+
+    free_bytes: int
+
+
 class LogChunk(NamedTuple):
     """Answer to a ReadLog: entries from its `first` on; empty when that is not in the log (any more)."""
 
@@ -250,7 +265,7 @@ Message = (
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
     | ConfirmRead | ReadConfirmed | SnapshotsFound | AskPoint | LoadSnapshot | ReadPoint | ReadPiece | StagePiece
-    | PointRead | Piece | Staged | LeftSuspect
+    | PointRead | Piece | Staged | LeftSuspect | Space | FreeSpace
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
@@ -258,7 +273,7 @@ KINDS: tuple[type[Message], ...] = (
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
     Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
     ReadConfirmed, SnapshotsFound, AskPoint, LoadSnapshot, ReadPoint, ReadPiece, StagePiece, PointRead, Piece, Staged,
-    LeftSuspect,
+    LeftSuspect, Space, FreeSpace,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

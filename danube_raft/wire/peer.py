@@ -87,19 +87,22 @@ class AppendReply(NamedTuple):
 
 
 class Heartbeat(NamedTuple):
-    """Sign of life; `round` confirms leadership for ReadIndex. `commit_index` is the leader's, whatever the peer has."""
+    """Sign of life; `round` confirms leadership for ReadIndex. `commit_index` is the leader's, whatever the peer has.
+    `low_space`: the leader's disk is nearly full, and there is nobody to hand over to."""
 
     round: int
     commit_index: int
     time_ms: int
+    low_space: bool = False
 
 
 class HeartbeatReply(NamedTuple):
-    """Answer to `round`, with the index up to which the log is known to match."""
+    """Answer to `round`, with the index up to which the log is known to match. `low_space`: the disk is nearly full."""
 
     round: int
     match_index: int
     counted: bool
+    low_space: bool = False
 
 
 class InstallSnapshot(NamedTuple):

@@ -7,9 +7,9 @@ import logging
 import pytest
 from lone_consensus import FOUNDING, Alone
 
-from danube_raft.node.consensus import SAY_MS
 from danube_raft.node.endpoints import Peers, Unsent
 from danube_raft.node.handler import KV, LINKS, LOG
+from danube_raft.node.leaderless import SAY_MS
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_BATCH,

@@ -616,3 +616,25 @@ def test_a_point_that_is_about_to_go_is_not_asked_for() -> None:
     node.receive(KV, local.AskPoint(20))
     node.turn()
     assert node.take(LOG, local.ReadPoint) == []
+
+
+# ---------------------------------------------------------------- a disk that was found full
+
+
+def test_where_the_disk_was_found_full_nothing_is_staged_or_said_to_be_there() -> None:
+    """It could not be written, and a reply would be a promise."""
+    node = Alone(recovered=recovered(), read_only=True)
+    node.follow(1)
+    for each in (piece(), piece(offset=50), piece(index=1)):
+        node.hear(1, each)
+    assert node.take(LOG, local.StagePiece) == []
+    assert replies(node) == []
+    assert node.refused == 3
+
+
+def test_where_the_disk_was_found_full_nothing_is_purged() -> None:
+    node = Alone(config=TINY, recovered=recovered(), points=((8, 1),), read_only=True)
+    for index in (4, 8):
+        node.receive(KV, done(index, term=1))
+    node.turn()
+    assert node.take(LOG, local.Purge) == []

@@ -141,8 +141,10 @@ def test_a_node_that_is_far_behind_is_not_ready(seen: Seen, behind: int, fine: b
 def test_a_log_or_a_store_that_is_not_sound_is_not_ready(seen: Seen) -> None:
     seen.confirm()
     seen.processes[CONSENSUS].report = {**LEADING, "suspect": "the log ends before the mark"}
+    seen.processes[CONSENSUS].report |= {"low_space": True, "disk_free_bytes": 100 << 20}
     seen.processes[KV].report = {"full": True}
-    lost, full = seen.ready()
+    lost, low, full = seen.ready()
+    assert low.startswith("no space: 100 MiB are free")
     assert "the log ends before the mark" in lost
     assert "store is full" in full
 

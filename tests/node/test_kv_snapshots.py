@@ -264,6 +264,15 @@ def test_a_full_disk_costs_the_snapshot_and_not_the_node(
     assert [path.suffix for path in tmp_path.iterdir()] == [".snap"]
 
 
+def test_where_the_disk_was_found_full_none_is_made(tmp_path: Path) -> None:
+    node = SteppedKv(tmp_path, TINY, read_only=True)
+    node.serve()
+    node.commit(*puts(1, 30))
+    node.advance(60_000)
+    assert node.take(local.AskPoint) == []
+    assert list(tmp_path.glob("*")) == []
+
+
 def test_one_that_takes_too_long_is_given_up_and_tried_again(tmp_path: Path) -> None:
     node = SteppedKv(tmp_path)
     node.hear(local.LoadSnapshot(0, 0))

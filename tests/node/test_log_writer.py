@@ -359,6 +359,36 @@ def test_suspect_ends_when_consensus_says_so(log: CountingLog) -> None:
     assert marked(log) == Mark(log.last, HardState(1, 5))
 
 
+def test_on_a_full_disk_the_mark_is_read_and_never_written(log: CountingLog) -> None:
+    """The write would fail and end the node again. What is lost is still to be noticed."""
+    writer = started(log)
+    turn(writer, FIRST)
+    turn(writer, now=5_000)
+    writer.close()
+    before = log.mark.read()
+    forgetful = CountingLog()
+    forgetful.mark = log.mark
+    stage = SnapshotStage(MemorySnapshots(MemoryFolder(), CLUSTER), CLUSTER)
+    writer = LogWriter(forgetful, log.mark, stage, Config(), 42, read_only=True)
+    writer.start(9_000)
+    ((_, recovered),) = writer.outbox
+    assert isinstance(recovered, Recovered)
+    assert "the log is gone" in recovered.suspect
+    assert recovered.hard_state == HardState(1, 5)
+    writer.turn(60_000)
+    assert writer.next_timer() is None
+    assert log.mark.read() == before
+
+
+@pytest.mark.parametrize("change", [write(1, entry(1)), LeftSuspect()], ids=["write", "left suspect"])
+def test_on_a_full_disk_it_takes_no_changes(log: CountingLog, change: Any) -> None:
+    stage = SnapshotStage(MemorySnapshots(MemoryFolder(), CLUSTER), CLUSTER)
+    writer = LogWriter(log, log.mark, stage, Config(), 42, read_only=True)
+    writer.start(1_000)
+    with pytest.raises(AssertionError, match="changes nothing"):
+        writer.receive(CONSENSUS, change, 1_001)
+
+
 def test_the_mark_follows_an_install_and_a_purge_at_once(log: CountingLog) -> None:
     """One that points behind what is left could not be compared with anything."""
     writer = started(log)

@@ -10,7 +10,7 @@ import pytest
 from stepped_kv import FOLLOWER, SteppedKv, puts
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed, NoLeader
+from danube_raft.errors import DiskFailed, NoLeader, NoSpace
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.wire import local
 
@@ -66,6 +66,20 @@ def test_asking_again_and_again_makes_no_second_one(node: SteppedKv, asker: Aske
     assert asker.ask("snapshot_take", 10)[3][0] == 10
     node.advance(5_000)
     assert node.take(local.AskPoint) == []
+
+
+def test_where_the_disk_was_found_full_what_is_there_is_handed_out_and_no_other_is_made(
+    node: SteppedKv, tmp_path: Path
+) -> None:
+    Asker(node).ask("snapshot_take")
+    done = node.snapshot()
+    node.kv.close()
+    full = SteppedKv(tmp_path, NEVER_DUE, boot_epoch=2, read_only=True)
+    full.serve(done.index, done.term)
+    asker = Asker(full)
+    assert asker.ask("snapshot_take")[3][0] == done.index
+    full.commit(*puts(11, 12))
+    assert asker.ask("snapshot_take")[0] == NoSpace.code
 
 
 def test_one_that_was_begun_earlier_does_not_do(node: SteppedKv, asker: Asker) -> None:

@@ -9,6 +9,7 @@ script reads as a conversation. Nodes draw the shortest random time plus 10 ms t
                                        what N's disk holds (terms from index 1 on), before `restart`
     bootstrap N… · allow N… · restart N…
     propose N text [count] · read N counter · applied N index · unreachable N peer
+    transfer N peer                    hand leadership over (0: to whoever fits best)
     ack N [count] · chunk N            the disk syncs / answers ReadLogs
     time ms · timer N…                 the clock moves / runs what is due
     deliver|drop|duplicate [A->B] [Kind]     messages in flight; `*` is any node; all of them if nothing is named
@@ -168,6 +169,13 @@ class Script:
         node.core.unreachable(int(words[1]), self.world.now)
         self._show(node)
 
+    def do_transfer(self, words: list[str]) -> None:
+        node = self._node(words[0])
+        refusal = node.core.transfer(int(words[1]), self.world.now)
+        if refusal is not None:
+            self._say(f"{node.node_id}: refused {refusal.reason}, hint {refusal.hint}")
+        self._show(node)
+
     def do_ack(self, words: list[str]) -> None:
         node = self._node(words[0])
         for _ in range(int(words[1]) if len(words) > 1 else len(node.disk.pending)):
@@ -318,6 +326,9 @@ class Script:
         name = type(message).__name__
         fields = message._asdict()
         entries = fields.pop("entries", None)
+        # What is hardly ever so is said only when it is.
+        if not fields.get("low_space"):
+            fields.pop("low_space", None)
         text = " ".join(f"{key}={value}" for key, value in fields.items())
         return f"{name} {text}" + ("" if entries is None else f" {_entries(entries) or '(empty)'}")
 

@@ -9,10 +9,11 @@ import pytest
 
 from danube_raft.config import Config
 from danube_raft.raft.cluster_clock import ClusterClock
-from danube_raft.raft.core import RAFT_MESSAGES, TABLE, TIMERS, Core
+from danube_raft.raft.core import Core
 from danube_raft.raft.log import Log
 from danube_raft.raft.membership import Membership
 from danube_raft.raft.output import Refusal
+from danube_raft.raft.table import RAFT_MESSAGES, TABLE, TIMERS
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import (
     KIND_CONFIGURATION,
@@ -61,7 +62,7 @@ def test_messages_for_others_are_inert() -> None:
     vote = peer.RequestVote(99, 99, False)
     for sender, receiver in ((2, 3), (1, 1)):
         core.step(peer.Header(CLUSTER, sender, receiver, 50, 1), vote, 0)
-    core.step(peer.Header(CLUSTER, 2, 1, 50, 1), peer.TimeoutNow(), 0)
+    core.step(peer.Header(CLUSTER, 2, 1, 50, 1), peer.ForwardReadIndex((2, 1, 1)), 0)
     assert (core.role, core.term) == ("leader", 2)
     follower = Core(1, Config(), EMPTY, random.Random(1), 0)
     follower.step(peer.Header(CLUSTER, 2, 3, 50, 1), vote, 0)

@@ -18,6 +18,7 @@ from danube_raft.sim.node import Node
 from danube_raft.sim.process import Clock
 from danube_raft.sim.run import EFFECTS, NEEDED, Failure, Idle, Report, attempt, check_coverage, needed_from
 from danube_raft.sim.settings import BARE, NODES_MAX, WATCHING, Options, choose
+from danube_raft.sim.wall_clock import WallClock
 from danube_raft.sim.world import World
 
 SEEDS = (1, 2, 3)
@@ -45,7 +46,7 @@ NO_OPS = {
     "freeze": ("frozen", Node, "pause", nothing),
     "kill": ("killed consensus", Node, "kill", nothing),
     "tear": ("torn_apart", Node, "crash", nothing),
-    "wall_clock": ("misdated", Node, "_wall_clock_ms", lambda node: node._true_ms()),
+    "wall_clock": ("misdated", WallClock, "read", WallClock.true_ms),
     "cut_client": ("client_messages_cut", Nemesis, "_cut_client", lambda _: "client 1 from node 1"),
     "one_way": ("lost", Network, "cut", nothing),
     "disturb": ("delayed", Network, "disturb", in_time),

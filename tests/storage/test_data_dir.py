@@ -20,7 +20,7 @@ from zlib import crc32
 
 import pytest
 
-from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
+from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage.data_dir import NODE_ID_LIMIT, DataDir, Identity
 from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_configuration
 
@@ -318,7 +318,7 @@ def test_a_directory_that_cannot_be_is_the_operators_error(tmp_path: Path, where
 @pytest.mark.parametrize(
     ("number", "kind"),
     [
-        (errno.ENOSPC, DiskFailed),
+        (errno.ENOSPC, DiskFull),
         (errno.EIO, DiskFailed),
         (errno.EROFS, ConfigInvalid),
         (errno.EACCES, ConfigInvalid),

@@ -6,6 +6,7 @@ that lies about its seq, would let a node that forgot its vote vote again.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from zlib import crc32
@@ -13,7 +14,7 @@ from zlib import crc32
 import pytest
 from disk_calls import Calls
 
-from danube_raft.errors import DiskFailed, NewerFormat
+from danube_raft.errors import DiskFailed, DiskFull, NewerFormat
 from danube_raft.storage.durable_mark import (
     REASON_MAX_BYTES,
     SLOT_BYTES,
@@ -136,6 +137,21 @@ def test_a_failed_sync_is_never_repeated(tmp_path: Path, monkeypatch: pytest.Mon
             file.write(1, slots(2, 2)[0])
     with pytest.raises(DiskFailed, match="failed before"):
         file.write(1, slots(2, 2)[0])
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EIO, DiskFailed)])
+def test_a_disk_without_room_is_told_apart_from_a_broken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[DiskFailed]
+) -> None:
+    """The node goes on read-only with the one, and gives the other one more chance."""
+    file = MarkFile(tmp_path / "mark")
+    file.create(slots(1, 0))
+    calls = Calls(monkeypatch)
+    failure = OSError(number, os.strerror(number))
+    monkeypatch.setattr(os, "fdatasync", calls._wrap("fdatasync", os.fdatasync, 1, failure))
+    with pytest.raises(DiskFailed) as failed:
+        file.write(1, slots(2, 2)[0])
+    assert type(failed.value) is kind
 
 
 def test_a_crash_of_the_twin_keeps_a_prefix_and_tears_at_most_one_slot() -> None:

@@ -32,6 +32,7 @@ class Alone:
         recovered: local.Recovered | None = None,
         points: tuple[tuple[int, int], ...] = (),
         load: bool = True,
+        read_only: bool = False,
     ) -> None:
         self.now = 10_000
         self.term = 1
@@ -39,7 +40,7 @@ class Alone:
         self.sent: list[tuple[str, Any]] = []
         identity = Identity(node_id, CLUSTER, 4)
         self.handler = Consensus(
-            config or Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2
+            config or Config(), identity, FOUNDING, random.Random(1), lambda: 5, Counter(), 2, read_only
         )
         self.handler.start(self.now)
         runs = ((1, 1),) if log else ()

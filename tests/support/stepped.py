@@ -43,6 +43,7 @@ class SteppedNode:
         self.now = 1_000
         self.wall_ms = 1_700_000_000_000
         self.boot_epoch = 0
+        self.read_only = False
         self.replies: dict[Envelope, list[tuple[Any, ...]]] = {}
         self.peer_answers: list[tuple[Envelope, bytes]] = []
         self.open = False
@@ -62,11 +63,20 @@ class SteppedNode:
         self.boot_epoch += 1
         identity = Identity(NODE_ID, CLUSTER_ID, self.boot_epoch)
         self.open = False
-        self.kv = KvServer(self.config, identity, Counter(), 3, Shelf(self.snapshots, Counter()))
-        self.consensus = Consensus(
-            self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2
+        self.kv = KvServer(
+            self.config, identity, Counter(), 3, Shelf(self.snapshots, Counter(), read_only=self.read_only)
         )
-        self.log = LogWriter(self.disk, self.mark, SnapshotStage(self.snapshots, CLUSTER_ID), self.config, 1)
+        self.consensus = Consensus(
+            self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2, self.read_only
+        )
+        self.log = LogWriter(
+            self.disk,
+            self.mark,
+            SnapshotStage(self.snapshots, CLUSTER_ID),
+            self.config,
+            1,
+            read_only=self.read_only,
+        )
         self.handlers: dict[str, Handler] = {LOG: self.log, CONSENSUS: self.consensus, KV: self.kv}
         self._queues: dict[str, list[tuple[str, Any]]] = {name: [] for name in self.handlers}
         for handler in self.handlers.values():

@@ -77,13 +77,14 @@ class SteppedKv:
         boot_epoch: int = 1,
         begin: Begin = SlicedSnapshot,
         store: Any = None,
+        read_only: bool = False,
     ) -> None:
         self.now = 1_000
         self.sent: list[tuple[str, Any]] = []
         self.counters: Counter[str] = Counter()
         self.settled = 0
         self.store = Snapshots(directory, CLUSTER_ID) if store is None else store
-        shelf = Shelf(self.store, self.counters, settled=self._settle)
+        shelf = Shelf(self.store, self.counters, settled=self._settle, read_only=read_only)
         self.kv = KvServer(config, Identity(node_id, CLUSTER_ID, boot_epoch), self.counters, 3, shelf, begin)
         self.kv.start(self.now)
         self.turn()

@@ -18,7 +18,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from danube_raft.raft.core import RAFT_MESSAGES
+from danube_raft.raft.table import RAFT_MESSAGES
 from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Fact, LoadTold, Received, Told, Violation
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.history import OK, Operation

@@ -176,6 +176,12 @@ class Ended(NamedTuple):
     operation: Operation
 
 
+class Filled(NamedTuple):
+    """The node has found its disk nearly full."""
+
+    node: int
+
+
 class HandedOut(NamedTuple):
     """A watch hands out all events of a revision. What `watch` holds is from before that."""
 
@@ -194,6 +200,7 @@ class Marked(NamedTuple):
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
     | ReadAsked | ReadAnswered | Sent | Refused | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
+    | Filled
 )  # fmt: skip
 
 

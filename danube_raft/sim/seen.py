@@ -1,10 +1,14 @@
-"""The real kv-server, as the simulator wants it: its state may be looked at, and who loads one is heard of."""
+"""The real handlers, with an opening for the simulator: what it looks at, and what it asks for as an administrator does.
+
+Nothing here changes what they do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from danube_raft.kv.machine import Machine
+from danube_raft.node.consensus import Consensus
 from danube_raft.node.kv_server import KvServer
 
 
@@ -27,3 +31,11 @@ class SeenKvServer(KvServer):
     def watches(self) -> int:
         """How many it feeds."""
         return self._streams.watches
+
+
+class SeenConsensus(Consensus):
+    """The real handler; it can be asked to hand leadership over, as an administrator does."""
+
+    def hand_over(self, to: int, now: int) -> bool:
+        """Whether it begins to."""
+        return self._core is not None and self._core.transfer(to, now) is None
