@@ -17,7 +17,7 @@ from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Settings
-from danube_raft.sim.shapes import bridge, ring
+from danube_raft.sim.shapes import Pairs, bridge, ring
 from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
 
@@ -95,9 +95,6 @@ class Nemesis:
         self.told.append(Told(fault, what))
         self._trace.add(self._schedule.now, "fault", fault.kind, what)
         self.done[fault.kind] += what != NOTHING
-        for name in _PROCESSES:
-            # Which of the three it was counts too.
-            self.done[f"{fault.kind} {name}"] += fault.kind in ("kill", "pause") and name in what
 
     def _victim(self) -> Node:
         leaders = [node for node in self._nodes if node.up and node.role.role == "leader"]
@@ -327,18 +324,17 @@ class Nemesis:
         return f"{sorted(side)} from the others{_refusing(down)}"
 
     def _ring(self) -> str:
-        ids = self._shuffled()
-        pairs, steps = ring(ids)
-        down = self._is_down()
-        self._network.leave_only(pairs, down)
-        return f"each hears those {steps} away in {ids}{_refusing(down)}"
+        pairs, steps = ring(ids := self._shuffled())
+        return f"each hears those {steps} away in {ids}{self._leave_only(pairs)}"
 
     def _bridge(self) -> str:
-        ids = self._shuffled()
-        pairs, sides = bridge(ids)
+        pairs, sides = bridge(ids := self._shuffled())
+        return f"only node {ids[0]} hears both {sides[0]} and {sides[1]}{self._leave_only(pairs)}"
+
+    def _leave_only(self, pairs: Pairs) -> str:
         down = self._is_down()
         self._network.leave_only(pairs, down)
-        return f"only node {ids[0]} hears both {sides[0]} and {sides[1]}{_refusing(down)}"
+        return _refusing(down)
 
     def _shuffled(self) -> list[int]:
         ids = self._ids()
