@@ -348,8 +348,9 @@ class Core:
 
     @property
     def leader_low_space(self) -> bool:
-        """Whether the leader's disk is nearly full, and it has nobody to hand over to."""
-        return self._state.leader_low_space
+        """Whether another node leads whose disk is nearly full, and it has nobody to hand over to."""
+        state = self._state
+        return state.leader_id not in (0, state.node_id) and state.leader_low_space
 
     @property
     def passive(self) -> bool:

@@ -258,3 +258,4 @@ def test_a_leader_that_is_low_says_so_only_while_nobody_else_has_room() -> None:
     cluster.run(200)
     cluster.elect(2)
     assert not cluster[3].leader_low_space
+    assert not cluster[2].leader_low_space, "what an earlier leader said is not about this one"
