@@ -34,7 +34,7 @@ def take_over(state: State) -> None:
     # The no-op's AppendEntries is the first sign of life, so the first heartbeat has time.
     heartbeat_at = state.now + state.config.heartbeat_ms
     state.lead = Leadership(others, first, state.config.waiting_max_commands, state.now, heartbeat_at)
-    state.clock.lead(state.now)
+    state.clock.lead(state.term, state.last_stamp_ms, state.now)
     _append(state, KIND_NOOP, NO_ORIGIN, b"", 0)
 
 

@@ -85,6 +85,8 @@ class State:
             recovered.purged_index, config.unapplied_max_bytes, config.read_log_max_bytes
         )
         self.clock = ClusterClock(recovered.last_stamp_ms, config.election_min_ms)
+        self.last_stamp_ms = recovered.last_stamp_ms
+        """That of the last entry; less where the log was cut back to an entry that is not in memory."""
         self.commit_index = recovered.purged_index
         self.verified_index = recovered.purged_index
         self.messages: list[Send] = []
@@ -153,7 +155,7 @@ class State:
         self.leader_commit = max(self.leader_commit, commit_index)
         self.election_at = self.now + self.election_timeout_ms
         self.silent_elections = 0
-        self.clock.observe(time_ms)
+        self.clock.observe(self.term, time_ms)
 
     @property
     def promises(self) -> bool:
@@ -223,6 +225,7 @@ class State:
     def append(self, entry: Entry) -> None:
         """Put `entry` into the log and the next write; a configuration is active from now on."""
         self.log.append(entry)
+        self.last_stamp_ms = entry.stamp_ms
         self.writes.append(entry)
         self.uncommitted.appended(entry.index, entry_bytes(entry))
         if entry.kind == KIND_CONFIGURATION:
@@ -232,6 +235,9 @@ class State:
         """Cut the log from `first` on."""
         assert max(self.commit_index, self.verified_index) < first, "what is safe is never truncated"
         self.log.truncate(first)
+        last = self.log.get(first - 1)
+        # If that is not known: the leader that cut it has said a later time.
+        self.last_stamp_ms = 0 if last is None else last.stamp_ms
         self.writes.truncate(first)
         self.uncommitted.truncated(first)
         self.membership.truncate(first)
@@ -263,7 +269,8 @@ class State:
             self.uncommitted.reset()
             self.verified_index = min(self.verified_index, point.index)
         self.membership.install(point.index, point.configuration)
-        self.clock.observe(point.stamp_ms)
+        self.clock.observe(self.term, point.stamp_ms)
+        self.last_stamp_ms = max(self.last_stamp_ms, point.stamp_ms)
         self.hold_snapshot(point.index)
 
     def safe_index(self) -> int:

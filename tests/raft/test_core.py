@@ -221,16 +221,36 @@ def test_membership_by_index() -> None:
     assert not membership.may_campaign(1, 0)
 
 
-def test_cluster_clock_never_goes_back() -> None:
-    """Whatever is heard and however long it was stopped."""
+def test_cluster_time_runs_with_the_clock_of_the_leader() -> None:
     clock = ClusterClock(100, 1_000)
     assert clock.read(5) == 100
-    clock.observe(90)
-    clock.observe(150)
-    clock.lead(10)
+    clock.observe(3, 150)
+    clock.observe(3, 90)
+    clock.lead(4, 120, 10)
     assert [clock.read(at) for at in (10, 500, 1_500, 2_501, 2_502)] == [150, 640, 1_640, 1_640, 1_641]
     clock.stop()
     assert clock.read(9_000) == 1_641
+
+
+def test_whoever_leads_goes_on_from_the_time_of_the_newest_leader() -> None:
+    """An earlier one that was alone for a while is ahead of the one that grants leases; going on from its time would end
+    them early (worlds 1543 and 1587). But stamps along a log never fall."""
+    for was_leader in (False, True):
+        clock = ClusterClock(100, 1_000)
+        if was_leader:
+            clock.lead(5, 0, 0)
+            clock.read(900)
+            clock.stop()
+        else:
+            clock.observe(5, 1_000)
+        assert clock.read(1_000) == 1_000
+        clock.observe(6, 400)
+        clock.lead(7, 0, 2_000)
+        assert clock.read(2_050) == 450
+        clock.stop()
+        clock.observe(8, 300)
+        clock.lead(9, 350, 3_000)
+        assert clock.read(3_000) == 350
 
 
 def test_the_wall_clock_rides_along_and_moves_nothing() -> None:
