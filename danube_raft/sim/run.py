@@ -169,20 +169,21 @@ logging.getLogger("danube_raft").addHandler(logging.NullHandler())
 EFFECTS = (
     "crashed", "boots", "killed log-writer", "killed consensus", "killed kv-server", "held log-writer", "held consensus",
     "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
-    "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged",
+    "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "suspect",
+    "low_on_space", "handed_over",
 )  # fmt: skip
 """What faults did, counted where it happens: a fault that is only told would else count as made. A world in which none
 of this happened shows nothing."""
 FAULTS_MIN = 8
 """With fewer faults in a world, chance may leave all of them without effect."""
 NEEDED = (
-    *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "fill_disk", "forget", "damage_mark", "suspect",
+    *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "fill_disk", "forget", "damage_mark",
     "suspect_again", "suspect_no_more", "promises_lost", "clocks_apart",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended", "leases_swapped", "past_reads",
     "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
-    "hand_over", "handed_over", "told_to_campaign", "campaigns_when_told", "low_on_space", "refused_for_space",
+    "hand_over", "told_to_campaign", "campaigns_when_told", "refused_for_space",
     "stop_at_step", "leave_behind", "spoil", "fail_snapshot", "stopped at start", "stopped_receiving",
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
