@@ -7,7 +7,7 @@ The parent is held up for the fork alone. What the child owes to the node that i
 - It dies with its parent: the kernel sends the signal, and it looks for itself before each chunk. The pipe on which it
   waits for the point closes with the parent as well.
 - Signals of the node do nothing to it but end it; it collects no garbage, since touching objects copies their pages; it
-  is as nice as can be, and has a name of its own.
+  is nice, and has a name of its own. Not as nice as can be: beside busy neighbours it would never come to an end.
 - It touches no socket, no thread, no lock and no logging of its parent's, and never returns into its code: it ends with
   `os._exit`, whatever happens.
 
@@ -35,7 +35,7 @@ from danube_raft.storage.entry_format import CHAIN_BYTES
 
 NAME = b"dr-snapshot"
 POLL_MS = 100
-NICE = 19
+NICE = 10
 REASON_MAX_BYTES = 2048
 """What fits into a pipe that nobody reads meanwhile."""
 

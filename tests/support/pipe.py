@@ -52,9 +52,12 @@ class Pipe:
         while not until():
             self._send(list(islice(puts, count)))
             due += PERIOD_S
-            while (left := due - time.monotonic()) > 0:
-                if self._socket.poll(round(left * 1_000)):
+            while True:
+                left = due - time.monotonic()
+                if self._socket.poll(max(0, round(left * 1_000))):
                     self._receive(0)
+                elif left <= 0:
+                    break
         self.wait()
 
     def wait(self) -> None:
