@@ -57,25 +57,29 @@ class ForkedSnapshot:
         self._store = shelf.store
         self._over: Failed | None = None
         self.pid = 0
+        self._point: int | None = None
+        self._reason: int | None = None
         parent = os.getpid()
-        point, self._point = os.pipe()
-        self._reason, reason = os.pipe()
+        of_child: list[int] = []
         # Until the child has handlers of its own, or rather none, a signal meant for the node must not meet the node's.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
+            point, self._point = os.pipe()
+            of_child.append(point)
+            self._reason, reason = os.pipe()
+            of_child.append(reason)
+            os.set_blocking(self._reason, False)
             pid = os.fork()
             if pid == 0:
                 _Child(shelf, machine, parent, point, reason).run()
             self.pid = pid
         except OSError as error:
             self._over = Failed(f"no process can be started: {error.strerror or error}")
+            self._close()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            os.close(point)
-            os.close(reason)
-        os.set_blocking(self._reason, False)
-        if self._over is not None:
-            self._close()
+            for number in of_child:
+                os.close(number)
 
     @property
     def pause_ms(self) -> int:
@@ -83,7 +87,10 @@ class ForkedSnapshot:
         return POLL_MS
 
     def give_point(self, chain: bytes) -> None:
-        """See Job. A child that is gone already is found by `poll`."""
+        """See Job. A child that is gone already is found by `poll`; the number of a pipe that is
+        closed may be another one's by now."""
+        if self._point is None:
+            return
         with suppress(BrokenPipeError):
             os.write(self._point, _CHAIN.pack(chain))
 
@@ -94,6 +101,7 @@ class ForkedSnapshot:
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             return None
+        assert self._reason is not None, "there was a child"
         with suppress(BlockingIOError):
             said = os.read(self._reason, REASON_MAX_BYTES).decode(errors="replace")
         self._close()
@@ -120,8 +128,10 @@ class ForkedSnapshot:
             os.kill(self.pid, signal.SIGKILL)
 
     def _close(self) -> None:
-        os.close(self._point)
-        os.close(self._reason)
+        for number in (self._point, self._reason):
+            if number is not None:
+                os.close(number)
+        self._point = self._reason = None
 
 
 class _Child:

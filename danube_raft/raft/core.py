@@ -115,7 +115,8 @@ class Core:
         state.enter(now)
         if state.role != LEADER:
             return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
-        refusal = transfer.begin(state, to or transfer.successor(state))
+        # Who is low itself must know that the other one is not.
+        refusal = transfer.begin(state, to or transfer.successor(state, unheard=not state.low_space))
         self._check()
         return refusal
 

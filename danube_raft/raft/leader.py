@@ -236,7 +236,8 @@ def _send_entries(state: State, to: int, progress: Progress, entries: tuple[Entr
 
 def _heartbeat(state: State, lead: Leadership) -> None:
     time_ms = state.clock.read(state.now)
-    low_space = state.low_space and not transfer.successor(state)
+    # Whoever has not answered yet may be the one with room; one round later it is known.
+    low_space = state.low_space and not transfer.successor(state, unheard=True)
     for to in lead.peers:
         state.send(to, peer.Heartbeat(lead.reads.number, state.commit_index, time_ms, low_space))
 

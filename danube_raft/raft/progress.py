@@ -8,7 +8,8 @@
 `match_index` only grows while the peer's acks count, which is what `counts` says. `counted_index` is the part of it
 that commits entries: 0 while the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index`
 always holds. `asked_at` is when the peer was last sent something that only asks where it stands: rounds of reads must
-not multiply these. `low_space`: it said that its disk is nearly full.
+not multiply these. `low_space`: what it said last of its disk being nearly full; None: nothing
+yet in this leadership.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Progress:
         self.heard_at = now
         self.round = 0
         self.asked_at = now
-        self.low_space = False
+        self.low_space: bool | None = None
 
     def is_open(self, max_messages: int, max_bytes: int) -> bool:
         """Whether an AppendEntries with entries may be sent now."""

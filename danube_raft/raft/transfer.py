@@ -7,6 +7,8 @@
   it only makes an election that could have been.
 - After the shortest election timeout it is given up, and proposals are taken again. Nothing else has changed: reads are
   confirmed as always, since a quorum that answers this term's heartbeats has elected nobody else.
+- For lack of space only to a peer that has said in this term that it has room: among nodes that are all low leadership
+  would go round for ever, each new leader having heard nothing yet.
 - Never to a learner, a stranger, a SUSPECT peer (it must not campaign), one that is silent or one that needs a snapshot.
 - One at a time: asked again for the same target it goes on, for another one it is refused.
 """
@@ -34,10 +36,14 @@ def begin(state: State, to: int) -> Refusal | None:
     return None
 
 
-def successor(state: State) -> int:
-    """The fit voter, with room on its disk, whose log is known to reach farthest; 0: there is none."""
+def successor(state: State, *, unheard: bool) -> int:
+    """The fit voter, with room on its disk, whose log is known to reach farthest; 0: there is none. `unheard`: also one
+    that has not said yet whether it has room."""
     lead = _lead(state)
-    fit = [to for to, progress in lead.peers.items() if not progress.low_space and _is_fit(state, lead, to)]
+    roomy = (False, None) if unheard else (False,)
+    fit = [
+        to for to, progress in lead.peers.items() if progress.low_space in roomy and _is_fit(state, lead, to)
+    ]
     return max(fit, key=lambda to: (lead.peers[to].counted_index, -to), default=0)
 
 

@@ -170,6 +170,7 @@ def test_a_signal_for_the_node_ends_the_child_and_does_not_run_the_nodes_handler
 
 def test_a_parent_that_closes_its_pipe_ends_it(waiting: ForkedSnapshot) -> None:
     """The second net: the kernel's signal is missed if the parent died before it was asked for."""
+    assert waiting._point is not None
     os.close(waiting._point)
     waiting._point = os.open(os.devnull, os.O_WRONLY)
     assert outcome(waiting) == Failed("its process ended with 1")
@@ -210,6 +211,38 @@ def test_a_system_without_room_for_a_process_costs_the_snapshot_only(
     before = descriptors()
     job = ForkedSnapshot(shelf, Machine())
     assert job.poll() == Failed("no process can be started: Resource temporarily unavailable")
+    stranger, writable = os.pipe()
+    try:
+        job.give_point(chain(142))
+        os.set_blocking(stranger, False)
+        with pytest.raises(BlockingIOError):
+            os.read(stranger, 1)
+    finally:
+        os.close(stranger)
+        os.close(writable)
+    job.give_point(chain(142))
+    job.kill()
+    assert descriptors() == before
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_process_without_descriptors_left_makes_no_snapshot_and_goes_on(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    """Clients may have taken all that there are; the kv-server must not end for that."""
+    pipe, pipes = os.pipe, [True] * left
+
+    def refuse() -> tuple[int, int]:
+        if not pipes:
+            raise OSError(24, "Too many open files")
+        pipes.pop()
+        return pipe()
+
+    monkeypatch.setattr(os, "pipe", refuse)
+    before = descriptors()
+    job = ForkedSnapshot(shelf, Machine())
+    job.give_point(chain(0))
+    assert job.poll() == Failed("no process can be started: Too many open files")
     job.kill()
     assert descriptors() == before
 

@@ -136,6 +136,19 @@ def test_a_leader_hands_over_to_a_member_with_room_and_once_a_minute() -> None:
     assert set(handed_to(node)) == {1}
 
 
+def test_a_fresh_leader_waits_for_what_the_others_say_of_their_disks() -> None:
+    """It has their acks only. What it does not know it does not tell either, or clients would be refused for it."""
+    node = leading()
+    node.receive(LOG, LOW)
+    node.turn()
+    assert handed_to(node) == []
+    node.now += 100
+    node.turn()
+    assert [message.low_space for _, message in node.take(LINKS, peer.Heartbeat)] == [False, False]
+    beat(node, TRY_AGAIN_MS // 100)
+    assert set(handed_to(node)) == {1}
+
+
 def test_a_leader_that_finds_nobody_keeps_leading_and_says_so_in_its_heartbeats() -> None:
     """Or the others would go on taking what fills its disk."""
     node = leading()

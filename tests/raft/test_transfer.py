@@ -242,6 +242,31 @@ def test_whoever_is_low_on_space_is_not_chosen_and_may_be_named() -> None:
     assert cluster[2].role == "leader"
 
 
+def test_among_nodes_that_are_all_low_leadership_stays_where_it_is() -> None:
+    """A fresh leader knows nothing of the others' disks, and would pass it on at once: it went round for ever."""
+    cluster = Cluster(3)
+    for node_id in cluster.world.nodes:
+        cluster[node_id].low_space = True
+    cluster.elect(1)
+    cluster.settle()
+    assert transfer(cluster, 0) == UNFIT, "they have acknowledged, and not said that they have room"
+    cluster.run(300)
+    assert transfer(cluster, 0) == UNFIT
+    cluster[3].low_space = False
+    cluster.run(200)
+    assert transfer(cluster, 0) is None
+    cluster.settle()
+    assert cluster[3].role == "leader"
+
+
+def test_a_fresh_leader_with_room_hands_over_to_whom_it_has_not_heard_of_its_disk() -> None:
+    """An administrator asks: nothing is known against the others."""
+    cluster = Cluster(3)
+    cluster.elect(1)
+    cluster.settle()
+    assert transfer(cluster, 0) is None
+
+
 def test_a_leader_that_is_low_says_so_only_while_nobody_else_has_room() -> None:
     """Else clients of the others would be refused for the moment that handing over takes."""
     cluster = led()
