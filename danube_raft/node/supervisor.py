@@ -139,10 +139,10 @@ class Supervisor:
     def _goes_on(self, reason: str) -> bool:
         """A full disk that was none before, or has room again, is no failure."""
         if reason == ROOM_AGAIN:
-            self._full_disk.over()
+            self._full_disk.over(monotonic_ms())
             log.info("%s: starting as usual", reason)
             return True
-        return isinstance(self._failed, errors.DiskFull) and self._full_disk.found(reason)
+        return isinstance(self._failed, errors.DiskFull) and self._full_disk.found(reason, monotonic_ms())
 
     # ---------------------------------------------------------------- start
 
@@ -151,7 +151,7 @@ class Supervisor:
         try:
             return next_boot(self._data_dir)
         except errors.DiskFull as error:
-            if not self._full_disk.found(error.message):
+            if not self._full_disk.found(error.message, monotonic_ms()):
                 raise
         return next_boot(self._data_dir)
 
@@ -216,7 +216,7 @@ class Supervisor:
             dead = next((child for child in self._children if child.ended()), None)
             if dead is not None:
                 return self._last_words(dead, now)
-            if self._full_disk.has_room_again():
+            if self._full_disk.has_room_again(now):
                 return ROOM_AGAIN
             if now - last > OWN_PAUSE_MS + self._config.progress_ms:
                 # This process was stopped itself: what it did not hear says nothing.
