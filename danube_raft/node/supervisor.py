@@ -31,6 +31,7 @@ from danube_raft.node import logs
 from danube_raft.node.assembly import PROCESSES, RUN_DIR, ipc_address
 from danube_raft.node.bootstrap import belongs, held_data_dir, next_boot
 from danube_raft.node.endpoints import LocalEdge, drained
+from danube_raft.node.full_disk import FullDisk
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
 from danube_raft.node.health_port import health_port
 from danube_raft.node.identity import Identity, founding_to_json
@@ -38,7 +39,6 @@ from danube_raft.node.loop import monotonic_ms
 from danube_raft.node.restarts import Ending, Restarts
 from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
-from danube_raft.storage.disk_space import Ballast, free_bytes
 from danube_raft.wire.local import ConfirmRead, Failed, Progress, ReadConfirmed, Ready, Status
 
 OWN_PAUSE_MS = 1_000
@@ -101,8 +101,7 @@ class Supervisor:
         self._announced = False
         self._ready_at = 0
         self._restarts = Restarts(config)
-        self._ballast = Ballast(data_dir.path, config.ballast_bytes)
-        self._read_only = False
+        self._full_disk = FullDisk(config, data_dir.path)
         self._stuck_ms = {
             LOG: config.log_stuck_ms,
             CONSENSUS: config.consensus_stuck_ms,
@@ -114,8 +113,7 @@ class Supervisor:
         try:
             while True:
                 began = monotonic_ms()
-                if not self._read_only:
-                    self._ballast.take(self._config.low_space_bytes)
+                self._full_disk.prepare()
                 self._start()
                 reason = self._watch()
                 if reason is None:
@@ -139,27 +137,26 @@ class Supervisor:
             self._context.destroy(linger=0)
 
     def _goes_on(self, reason: str) -> bool:
-        """A full disk: give the ballast up and serve what is there, until there is room again."""
+        """A full disk that was none before, or has room again, is no failure."""
         if reason == ROOM_AGAIN:
-            self._read_only = False
+            self._full_disk.over(monotonic_ms())
             log.info("%s: starting as usual", reason)
             return True
-        if not isinstance(self._failed, errors.DiskFull) or self._read_only:
-            return False
-        self._read_only = True
-        self._ballast.give_up()
-        log.warning("%s; the node goes on read-only until there is room on the disk", reason)
-        return True
-
-    def _has_room(self) -> bool:
-        """Enough to write again, and for the ballast."""
-        config = self._config
-        return free_bytes(self._data_dir.path) >= config.low_space_bytes + 2 * config.ballast_bytes
+        return isinstance(self._failed, errors.DiskFull) and self._full_disk.found(reason, monotonic_ms())
 
     # ---------------------------------------------------------------- start
 
+    def _next_boot(self) -> Identity:
+        """Its number has to be written, for which a full disk has no room before the ballast is given up."""
+        try:
+            return next_boot(self._data_dir)
+        except errors.DiskFull as error:
+            if not self._full_disk.found(error.message, monotonic_ms()):
+                raise
+        return next_boot(self._data_dir)
+
     def _start(self) -> None:
-        identity = self._identity = next_boot(self._data_dir)
+        identity = self._identity = self._next_boot()
         self._failed = None
         self._ready_at = 0
         _clear_run_dir(self._data_dir.path / RUN_DIR)
@@ -169,7 +166,7 @@ class Supervisor:
             "identity": identity,
             "founding": founding_to_json(self._data_dir.founding()),
             "supervisor_pid": os.getpid(),
-            "read_only": self._read_only,
+            "read_only": self._full_disk.read_only,
         }
         line = json.dumps(setup).encode() + b"\n"
         for name in PROCESSES:
@@ -219,7 +216,7 @@ class Supervisor:
             dead = next((child for child in self._children if child.ended()), None)
             if dead is not None:
                 return self._last_words(dead, now)
-            if self._read_only and self._has_room():
+            if self._full_disk.has_room_again(now):
                 return ROOM_AGAIN
             if now - last > OWN_PAUSE_MS + self._config.progress_ms:
                 # This process was stopped itself: what it did not hear says nothing.

@@ -114,7 +114,7 @@ def _options() -> rocksdict.Options:
 
 def _mapped(text: str, doing: str, path: Path) -> Fatal:
     said = f"cannot {doing} in {path}: {' '.join(text.split())}"
-    if "No space" in text:
+    if "No space" in text or "quota exceeded" in text:
         return DiskFull(f"{said}; make room on that disk and start the node again")
     if "/LOCK:" in text:
         return DataDirInUse(f"{said}; another process has the log open")

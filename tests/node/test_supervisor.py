@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from danube_raft.config import Config
-from danube_raft.errors import Fatal
+from danube_raft.errors import DiskFull, Fatal
 from danube_raft.node.bootstrap import belongs, held_data_dir
 from danube_raft.node.supervisor import Supervisor
 from danube_raft.node.view import NodeView
+from danube_raft.storage.data_dir import DataDir
 
 
 @pytest.mark.timeout(20)
@@ -32,3 +33,33 @@ def test_a_child_that_cannot_be_started_is_one_error_and_no_hang(
         assert belongs(config, data_dir, ())
         with closing(NodeView()) as view, pytest.raises(Fatal, match="cannot start the log-writer"):
             Supervisor(config, data_dir, (), view).run()
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_a_disk_that_is_full_at_a_start_takes_the_ballast_once(
+    refused: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The boot epoch is the first thing that needs room. Whom even the ballast does not help cannot start."""
+    ballast = tmp_path / "data" / "ballast"
+    had_ballast: list[bool] = []
+    count = DataDir.next_boot_epoch
+
+    def next_boot_epoch(data_dir: DataDir) -> int:
+        had_ballast.append(ballast.exists())
+        if len(had_ballast) <= refused:
+            raise DiskFull("no room for the epoch")
+        return count(data_dir)
+
+    def refuse(_supervisor: Any, _name: str) -> None:
+        raise OSError(11, "as far as this test goes")
+
+    monkeypatch.setattr(DataDir, "next_boot_epoch", next_boot_epoch)
+    monkeypatch.setattr(Supervisor, "_spawn", refuse)
+    config = replace(Config(), data_dir=str(tmp_path / "data"), ballast_bytes=1 << 20, low_space_bytes=0)
+    with held_data_dir(config, inheritable=False) as data_dir:
+        monkeypatch.chdir(config.data_dir)
+        assert belongs(config, data_dir, ())
+        ended = "as far as this test goes" if refused == 1 else "no room for the epoch"
+        with closing(NodeView()) as view, pytest.raises(Fatal, match=ended):
+            Supervisor(config, data_dir, (), view).run()
+    assert had_ballast == [True, False]

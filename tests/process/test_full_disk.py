@@ -99,3 +99,20 @@ def test_a_full_disk_makes_a_node_read_only_until_there_is_room(small: Path, tmp
         assert store.status()["boot_epoch"] == epoch + 1
         assert (node.data_dir / "ballast").stat().st_size == BALLAST
         assert not node.logged("Traceback")
+
+
+def test_a_node_starts_read_only_on_a_disk_that_is_full_already(small: Path, tmp_path: Path) -> None:
+    """Not even the boot epoch can be written then, before the ballast is given up."""
+    node = RealNode(small / "data", low_space_bytes=0, ballast_bytes=BALLAST)
+    node.log_path = tmp_path / "node.log"
+    with node, node.store() as store:
+        store.put("/k", 1)
+        node.stop()
+    fill(small)
+    with node, node.store(timeout_ms=2_000) as store:
+        assert the(until(lambda: store.get("/k", consistency="stale"), "a read")).value == 1
+        assert store.status()["read_only"] is True
+        assert not (node.data_dir / "ballast").exists()
+        (small / "other").unlink()
+        until(lambda: store.status()["read_only"] is False, "the node to write again")
+        store.put("/k", 2)

@@ -18,7 +18,7 @@ from zlib import crc32
 import pytest
 import rocksdict
 
-from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, Fatal, NewerFormat
+from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after, encode
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.recovery import Beginning, Point, recover
@@ -384,17 +384,18 @@ def test_after_a_failure_the_store_refuses_everything_but_close(
             use()
 
 
-def test_a_full_disk_says_so(store: RocksLogStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("said", ["No space left on device", "Disk quota exceeded"])
+def test_a_full_disk_says_so(store: RocksLogStore, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
     class Full:
         def write(self, batch: object) -> None:
-            raise Exception("IO error: No space left on device: While appending to file: 000004.log")  # noqa: TRY002 -- as rocksdict does
+            raise Exception(f"IO error: {said}: While appending to file: 000004.log")  # noqa: TRY002 -- as rocksdict does
 
         def close(self) -> None:
             pass
 
     with monkeypatch.context() as patched:
         patched.setattr(store, "_db", Full())
-        with pytest.raises(DiskFailed, match="make room"):
+        with pytest.raises(DiskFull, match="make room"):
             store.write([Write(1, 0, entries(1, 1), TERM)])
 
 
