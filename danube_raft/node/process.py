@@ -21,6 +21,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import zmq
@@ -30,7 +31,7 @@ from danube_raft.errors import Fatal
 from danube_raft.node import logs
 from danube_raft.node.assembly import build, ipc_address
 from danube_raft.node.endpoints import Endpoint
-from danube_raft.node.handler import SUPERVISOR
+from danube_raft.node.handler import SUPERVISOR, Handler
 from danube_raft.node.identity import Identity, founding_from_json
 from danube_raft.node.loop import Loop
 from danube_raft.wire.entry import Founding
@@ -90,6 +91,18 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@contextlib.contextmanager
+def _closing(handler: Handler) -> Iterator[None]:
+    """What goes wrong at the end does not hide what went wrong before."""
+    failed = True
+    try:
+        yield
+        failed = False
+    finally:
+        with contextlib.suppress(Fatal) if failed else contextlib.nullcontext():
+            handler.close()
+
+
 def run(
     process: str,
     config: Config,
@@ -118,7 +131,7 @@ def run(
         )
         _settled()
         stop_descriptors = (stop_descriptor, sys.stdin.fileno())
-        with contextlib.closing(handler):
+        with _closing(handler):
             Loop(
                 process, os.getpid(), handler, endpoints, config, stop_descriptors, report=handler.report
             ).run()

@@ -156,8 +156,8 @@ def _check_activity(report: Report, world: World) -> None:
     if world.options.faults is not None:
         return
     # What a disk loses is lost only when something is committed, which in a short world may be too late.
-    others = [fault for fault in world.nemesis.planned if fault.kind not in (*LOSSES, MEND)]
-    if not report.faults and others:
+    planned = [fault for fault in world.nemesis.planned if fault.kind != MEND]
+    if not report.faults and not (planned and all(fault.kind in LOSSES for fault in planned)):
         raise Idle("nothing was disturbed")
     if report.faults >= FAULTS_MIN and not any(report.effects[name] for name in EFFECTS):
         raise Idle("no fault had an effect")

@@ -82,7 +82,12 @@ def waiting(shelf: Shelf) -> Iterator[ForkedSnapshot]:
 def settled(job: ForkedSnapshot) -> psutil.Process:
     """The child, when it has done all that it does before it waits."""
     child = psutil.Process(job.pid)
-    until(lambda: child.name() == "dr-snapshot" and child.nice() == snapshot_fork.NICE)
+    until(
+        lambda: (
+            child.name() == "dr-snapshot"
+            and child.nice() == min(psutil.Process().nice() + snapshot_fork.NICE, 19)
+        )
+    )
     return child
 
 

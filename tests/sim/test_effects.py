@@ -129,7 +129,7 @@ def test_what_takes_more_nodes_says_so() -> None:
     assert needed_from("truncations") == 3
     assert needed_from("bridge") == BRIDGE_NODES
     assert needed_from("ring") == RING_NODES
-    assert {needed_from(name) for name in EFFECTS} == {1, 2}
+    assert {needed_from(name) for name in EFFECTS} == {1, 2, 3}
     with pytest.raises(Idle, match="in no world: clogged"):
         check_coverage([report(2, "clogged")])
 
