@@ -51,13 +51,13 @@ def save(
     output: OutputOption = None,
     timeout: TimeoutOption = None,
 ) -> None:
-    """Save a snapshot of the running cluster to a file, from the first node that answers.
+    """Save a snapshot of the running cluster to a file, from the first node that has or makes one.
 
     It has everything that was acknowledged before this command began. It is proven before it gets its name, and its
     SHA-256 is printed: that of the file without its last 32 bytes, which hold the same.
     """
     from danube_raft.client.call import Endpoints
-    from danube_raft.errors import NoConnection
+    from danube_raft.errors import NoConnection, NoLeader, NoSpace, Timeout
 
     from .saving import save as fetched
 
@@ -68,7 +68,7 @@ def save(
         try:
             with replace(settings, endpoints=name).store() as store:
                 meta = fetched(store, file, wait_ms)
-        except NoConnection:
+        except (NoConnection, NoLeader, NoSpace, Timeout):
             if place == len(names) - 1:
                 raise
         else:

@@ -7,7 +7,7 @@ when this one was due, not from when its turn came, so that the nodes stay apart
 
 One at a time. It is given up when it takes longer than `snapshot_max_ms`, and when a snapshot of the leader's replaces
 the state that it is of. A failure, be it a full disk, costs nothing but the snapshot: it is told, and tried again after
-`snapshot_min_ms`. Where the disk was found full none is made.
+`snapshot_min_ms`, whoever asks meanwhile. Where the disk was found full none is made.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ class Taking:
         self._applied_bytes = 0
         self._rest_until = NEVER
         self._due_at = NEVER
+        self._paused_until = 0
         self._durations = Histogram()
         self._taken = self._failed = 0
 
@@ -87,8 +88,8 @@ class Taking:
         return self._run is not None
 
     def request(self, now: int) -> None:
-        """Make one as soon as no other one is being made."""
-        self._due_at = now
+        """Make one as soon as no other one is being made, and the pause after a failure is over."""
+        self._due_at = max(now, self._paused_until)
 
     def point_read(self, point: PointRead) -> None:
         """What consensus was asked for; of use only to the job that is waiting for it."""
@@ -165,7 +166,7 @@ class Taking:
 
     def _fail(self, run: _Run, reason: str, now: int) -> None:
         self._failed += 1
-        self._due_at = now + self._config.snapshot_min_ms
+        self._due_at = self._paused_until = now + self._config.snapshot_min_ms
         log.warning("no snapshot of index %d: %s", run.job.index, reason)
 
     def _remove_rest(self, job: Job) -> None:

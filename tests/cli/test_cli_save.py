@@ -12,7 +12,7 @@ from fake_node import FakeNode
 from saved_snapshots import saved
 
 from danube_raft.client.operation import SavedMeta
-from danube_raft.errors import Corrupt, DiskFailed, Timeout
+from danube_raft.errors import Corrupt, DiskFailed, NoLeader, NoSpace, Rejected, Timeout
 from danube_raft.storage.snapshot_file import glance
 
 Run = Callable[..., Any]
@@ -133,3 +133,28 @@ def test_the_command_goes_to_the_next_endpoint_and_says_what_it_has(
         "snapshot", "save", str(tmp_path / "out"), "--endpoints", "127.0.0.1:1", "--timeout", "300ms"
     )
     assert nowhere.code == 4
+
+
+@pytest.mark.parametrize(
+    "error", [NoLeader("not caught up"), NoSpace("the disk is full"), Timeout("made none")]
+)
+def test_a_node_that_can_make_none_is_passed_over(
+    run: Run, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Rejected
+) -> None:
+    """Another one may have room, and a leader; the last one's answer is the command's."""
+    left = [error]
+
+    def save(opened: Any, file: Path, wait_ms: int) -> Any:
+        if left:
+            raise left.pop()
+        file.write_bytes(store.data)
+        return glance(file)
+
+    monkeypatch.setattr(saving, "save", save)
+    command = ("snapshot", "save", str(tmp_path / "out"), "-o", "json", "--endpoints")
+    done = run(*command, "127.0.0.1:1,127.0.0.1:2")
+    assert (done.code, done.err) == (0, "")
+    assert done.json["endpoint"] == "127.0.0.1:2"
+    left[:] = [error, error]
+    assert run(*command, "127.0.0.1:1,127.0.0.1:2").code != 0
+    assert left == []

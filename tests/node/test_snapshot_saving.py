@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stepped_kv import FOLLOWER, SteppedKv, puts
+from stepped_kv import FOLLOWER, SteppedKv, chain, puts
 
 from danube_raft.config import Config
 from danube_raft.errors import DiskFailed, NoLeader, NoSpace
@@ -66,6 +66,29 @@ def test_asking_again_and_again_makes_no_second_one(node: SteppedKv, asker: Aske
     assert asker.ask("snapshot_take", 10)[3][0] == 10
     node.advance(5_000)
     assert node.take(local.AskPoint) == []
+
+
+def test_asking_again_does_not_shorten_the_pause_after_a_failure(
+    node: SteppedKv, asker: Asker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits asks five times a second: each time a full disk would be filled again."""
+
+    def refuse(*_: object) -> None:
+        raise DiskFailed("no space left on device")
+
+    monkeypatch.setattr(node.store, "writer", refuse)
+    asker.ask("snapshot_take")
+    (asked,) = node.take(local.AskPoint)
+    node.hear(local.PointRead(asked.index, 1, chain(asked.index)))
+    node.advance(20)
+    assert node.kv.report(node.now)["snapshots_failed"] == 1
+    monkeypatch.undo()
+    for _ in range(3):
+        assert asker.ask("snapshot_take", 10)[3] is None
+        node.advance(200)
+    assert node.take(local.AskPoint) == []
+    node.advance(NEVER_DUE.snapshot_min_ms)
+    assert node.snapshot().index == 10
 
 
 def test_where_the_disk_was_found_full_what_is_there_is_handed_out_and_no_other_is_made(
