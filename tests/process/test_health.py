@@ -66,10 +66,15 @@ def test_a_node_that_serves_is_healthy_and_ready_and_counts(tmp_path: Path) -> N
         until(lambda: ask(node, "/ready")[0] == 200, "the node to be ready")
         for number in range(5):
             store.put(f"/k{number}", number)
-        # Each process tells once a second; consensus has to have done so since its election.
+        # Each process tells once a second: consensus since its election, the log-writer since its first write.
         found = until(
-            lambda: (now := metrics(node)).get("keys") == 5 and now["has_leader"] and now,
-            "both processes to tell what has happened",
+            lambda: (
+                (now := metrics(node)).get("keys") == 5
+                and now["has_leader"]
+                and now.get("log_fsync_seconds_sum")
+                and now
+            ),
+            "all processes to tell what has happened",
         )
         assert set(found) >= NAMES
         assert found["has_leader"] == found["is_leader"] == found["leader_changes_total"] == 1
