@@ -80,7 +80,9 @@ class Child:
         """Release what the parent holds of it; the process has ended."""
         os.close(self.descriptor)
         if self.process.stdin is not None:
-            self.process.stdin.close()
+            # One that ended before it read its setup leaves it in the buffer, and closing tries to write it once more.
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
         self.edge.close()
 
 

@@ -1,19 +1,23 @@
-"""The supervisor where no real process is needed to see it: a child that cannot be started."""
+"""The supervisor where no real node is needed to see it: a child that cannot be started, or ends at once."""
 
 from __future__ import annotations
 
-from contextlib import closing
+import os
+import subprocess
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import zmq
 
 from danube_raft.config import Config
 from danube_raft.errors import DiskFull, Fatal
 from danube_raft.node.bootstrap import belongs, held_data_dir
-from danube_raft.node.supervisor import Supervisor
-from danube_raft.node.view import NodeView
+from danube_raft.node.endpoints import LocalEdge
+from danube_raft.node.supervisor import Child, Supervisor
+from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
 
 
@@ -63,3 +67,21 @@ def test_a_disk_that_is_full_at_a_start_takes_the_ballast_once(
         with closing(NodeView()) as view, pytest.raises(Fatal, match=ended):
             Supervisor(config, data_dir, (), view).run()
     assert had_ballast == [True, False]
+
+
+def test_a_child_that_ended_before_it_read_its_setup_is_closed_without_an_error(tmp_path: Path) -> None:
+    """What it did not read waits in the pipe's buffer, and cannot be written at the end either."""
+    with zmq.Context() as context:
+        process = subprocess.Popen(["true"], stdin=subprocess.PIPE)
+        edge = LocalEdge(context, f"ipc://{tmp_path}/edge", True, 1)
+        child = Child(process, edge, ProcessView("kv-server", process.pid, 1_000, 0))
+        process.wait()
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(b"setup")
+            process.stdin.flush()
+        child.close()
+        assert process.stdin.closed
+        assert edge.socket.closed
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(child.descriptor)

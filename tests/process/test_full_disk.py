@@ -96,7 +96,7 @@ def test_a_full_disk_makes_a_node_read_only_until_there_is_room(small: Path, tmp
         until(lambda: ready(node) == "", "the node to be ready again")
         assert the(store.get("/k3")).value == 3
         store.put("/new", 1)
-        assert store.status()["boot_epoch"] == epoch + 1
+        assert store.status()["boot_epoch"] > epoch
         assert (node.data_dir / "ballast").stat().st_size == BALLAST
         assert not node.logged("Traceback")
 

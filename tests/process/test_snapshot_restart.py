@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,21 @@ def write(node: RealNode, first: int, last: int) -> None:
             store.put(f"/k{number % 10}", {"n": number, "padding": "x" * 200})
 
 
+def write_until(node: RealNode, first: int, condition: Callable[[], bool]) -> int:
+    """Go on until `condition` holds: on a fast machine all of a fixed number could fall into one snapshot. Returns the
+    number after the last one."""
+    last = first
+
+    def holds() -> bool:
+        nonlocal last
+        write(node, last, last + 100)
+        last += 100
+        return condition()
+
+    until(holds, "snapshots of what is written")
+    return last
+
+
 def check(node: RealNode, last: int) -> None:
     with node.store() as store:
         assert sorted(record.value["n"] for record in store.get_prefix("/k")) == list(range(last - 10, last))
@@ -38,20 +54,18 @@ def start_again(node: RealNode) -> None:
 def test_a_node_starts_from_its_snapshots_however_it_died(tmp_path: Path) -> None:
     """By then the log does not reach back to its beginning. A damaged snapshot is told, and the one before it does."""
     with RealNode(tmp_path / "data", **TINY) as node:
-        write(node, 0, 300)
-        until(lambda: len(snapshots(node)) == 2, "two snapshots")
+        last = write_until(node, 0, lambda: len(snapshots(node)) == 2)
         before = snapshots(node)
-        write(node, 300, 600)
-        until(lambda: snapshots(node) > before, "newer ones in their place")
+        last = write_until(node, last, lambda: snapshots(node) > before)
         node.kill_all()
         start_again(node)
-        check(node, 600)
+        check(node, last)
         assert len(snapshots(node)) == 2
         node.stop()
         newest = snapshots(node)[-1]
         spoil(newest, newest.stat().st_size // 2)
         start_again(node)
-        check(node, 600)
+        check(node, last)
         assert node.logged(f"snapshot {newest.name} cannot be used") == 1
-        write(node, 600, 900)
-        check(node, 900)
+        write(node, last, last + 300)
+        check(node, last + 300)
