@@ -4,8 +4,8 @@ A turn takes everything that waits (up to `drain_max_messages` per socket), lets
 then makes one send per edge. So the cost is per turn, not per message, and under load the batches grow by
 themselves. Nothing keeps a turn
 from its end for longer than about `drain_max_ms`, so that progress is told and credit returned while much waits.
-Time is read after the poll: after a pause (SIGSTOP, a suspended machine) a handler sees what has queued
-up before it looks at its timers.
+Time is read after the poll. After a pause (SIGSTOP, a suspended machine) all that has queued up is taken before the
+handler looks at its timers: a leader that has been heard meanwhile is not one that is silent.
 
 The loop also says Ready, Progress and Status to the supervisor, if there is one, and ends on `Stop`, on a stop file descriptor
 that becomes readable or closed (signals; the parent's end of a pipe), when the handler has nothing left to do (`done`),
@@ -15,7 +15,7 @@ or with the handler's error.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import zmq
@@ -27,6 +27,12 @@ from danube_raft.wire.local import Progress, Ready, Status, Stop
 
 FAR = 1 << 62
 PATIENCE_MAX_MS = 60_000
+PAUSE_MS = 1_000
+"""A turn that comes so much later than it should was kept from it."""
+SETTLE_MS = 10
+"""What ZeroMQ's threads, which were stopped as well, have not brought by then had not come."""
+SETTLE_MAX_MS = 500
+"""In which messages that keep coming do not keep the timers waiting any longer."""
 # Not every system has the first; those without count suspension in the second or not at all.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -79,16 +85,30 @@ class Loop:
         self._handler.start(now)
         self._finish_turn(now)
         while not self._stopping and not self._handler.done:
-            ready = poller.poll(self._patience(self._clock()))
-            now = self._clock()
-            for source, _ in ready:
-                if source in edge_of:
-                    self._drain(edge_of[source], now)
-                else:
-                    self._stopping = True
+            patience = self._patience(self._clock())
+            self._drain_ready(poller.poll(patience), edge_of)
+            if self._clock() - now > patience + PAUSE_MS:
+                self._settle(poller, edge_of)
             # Read again: what was received may have been sent after the drain began, and a stamp that is older than
             # what it is put on would let a TTL end early.
-            self._finish_turn(self._clock())
+            now = self._clock()
+            self._finish_turn(now)
+
+    def _drain_ready(self, ready: Sequence[tuple[Any, int]], edge_of: Mapping[Any, str]) -> None:
+        now = self._clock()
+        for source, _ in ready:
+            if source in edge_of:
+                self._drain(edge_of[source], now)
+            else:
+                self._stopping = True
+
+    def _settle(self, poller: zmq.Poller, edge_of: Mapping[Any, str]) -> None:
+        """After a pause: take what waits, until nothing more comes."""
+        until = self._clock() + SETTLE_MAX_MS
+        while not self._stopping and (ready := poller.poll(SETTLE_MS)):
+            self._drain_ready(ready, edge_of)
+            if self._clock() >= until:
+                return
 
     def _patience(self, now: int) -> int:
         if self._troubled:

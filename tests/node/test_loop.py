@@ -187,6 +187,35 @@ def test_the_time_of_a_turn_is_read_after_its_messages(context: zmq.Context[Any]
         edge.close()
 
 
+@pytest.mark.parametrize("paused_ms", [0, 60_000])
+def test_after_a_pause_all_that_waits_comes_before_the_timers(
+    context: zmq.Context[Any], paused_ms: int
+) -> None:
+    """More waits than one turn takes. Without the pause a timer that is due need not wait for all of it."""
+    waiting, now = 50, 0
+
+    class Paused(Recorder):
+        def turn(self, now_ms: int) -> None:
+            nonlocal now
+            super().turn(now_ms)
+            if len(self.clock) == 1:
+                far[KV].send([local.ReadIndex(0)])
+                for number in range(1, waiting):
+                    far[KV].send([local.ReadIndex(number)])
+                now += paused_ms
+                self.timer = now
+            self.done = f"receive {waiting - 1}" in self.calls
+
+    handler = Paused()
+    near = {KV: LocalEdge(context, f"inproc://{KV}", True, 3)}
+    far = {KV: LocalEdge(context, f"inproc://{KV}", False, 3)}
+    Loop("consensus", 1, handler, near, Config(drain_max_messages=5), clock=lambda: now).run()
+    before = handler.calls[: handler.calls.index("timer")]
+    assert sum(call.startswith("receive") for call in before) == (waiting if paused_ms else 5)
+    for edge in (*near.values(), *far.values()):
+        edge.close()
+
+
 def test_a_long_queue_is_taken_in_turns(context: zmq.Context[Any]) -> None:
     """Or nothing is said of progress, and no credit returned, until it is empty."""
     ticks = iter(range(0, 100_000_000, 30))
