@@ -11,6 +11,7 @@ No decision about content is taken here, and no other file of the package but `l
 from __future__ import annotations
 
 import errno
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple, Protocol
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import Fatal, PortInUse
+from danube_raft.errors import DiskFailed, Fatal, PortInUse
 from danube_raft.wire import local, peer
 from danube_raft.wire.codec import Malformed
 
@@ -30,6 +31,8 @@ CLIENT_FRAMES_MAX = 4
 PEER_FRAMES_MAX = 3
 PEER_ALIVE_MS = 2_000
 PEER_DEAD_MS = 10_000
+_DISK_TROUBLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+"""Why the file of an ipc address cannot be made, though the address is fine."""
 
 Envelope = tuple[bytes, ...]
 """Frames up to and including the empty one: where an answer goes."""
@@ -129,7 +132,12 @@ class LocalEdge:
                 self.socket.connect(address)
         except zmq.ZMQError as error:
             self.socket.close()
-            raise Fatal(f"cannot use {address} between the processes: {error.strerror or error}") from None
+            trouble = f"cannot use {address} between the processes: {os.strerror(error.errno or 0)}"
+            if error.errno in _DISK_TROUBLE:
+                raise DiskFailed(
+                    f"{trouble}; make room on the disk of the data directory, for new files as well, and start the node again"
+                ) from None
+            raise Fatal(trouble) from None
 
     def receive(self) -> list[local.Message] | None:
         """Messages of this boot epoch."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import threading
@@ -13,7 +14,7 @@ import pytest
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import Fatal, PortInUse
+from danube_raft.errors import DiskFailed, Fatal, PortInUse
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientPort,
@@ -250,6 +251,21 @@ def test_a_send_to_a_process_that_is_gone_ends_the_boot(context: zmq.Context[Any
     with pytest.raises(Fatal, match="gone"):
         near.send([local.Stop()])
     near.close()
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFailed), (errno.EADDRINUSE, Fatal)])
+def test_no_room_for_a_socket_file_is_the_disks_failure(
+    context: zmq.Context[Any], monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Fatal]
+) -> None:
+    """It has an exit code of its own, and starting again and again does not make room."""
+
+    def refuse(_socket: Any, _address: str) -> None:
+        raise zmq.ZMQError(number)
+
+    monkeypatch.setattr(zmq.Socket, "bind", refuse)
+    with pytest.raises(Fatal, match=os.strerror(number)) as refused:
+        LocalEdge(context, "ipc://edge", True, 1)
+    assert type(refused.value) is kind
 
 
 def test_messages_of_another_boot_epoch_are_dropped(context: zmq.Context[Any]) -> None:
