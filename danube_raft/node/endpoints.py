@@ -11,7 +11,6 @@ No decision about content is taken here, and no other file of the package but `l
 from __future__ import annotations
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -132,7 +131,7 @@ class LocalEdge:
                 self.socket.connect(address)
         except zmq.ZMQError as error:
             self.socket.close()
-            trouble = f"cannot use {address} between the processes: {os.strerror(error.errno or 0)}"
+            trouble = f"cannot use {address} between the processes: {zmq.strerror(error.errno or 0)}"
             if error.errno in _DISK_TROUBLE:
                 raise DiskFailed(
                     f"{trouble}; make room on the disk of the data directory, for new files as well, and start the node again"

@@ -263,7 +263,7 @@ def test_no_room_for_a_socket_file_is_the_disks_failure(
         raise zmq.ZMQError(number)
 
     monkeypatch.setattr(zmq.Socket, "bind", refuse)
-    with pytest.raises(Fatal, match=os.strerror(number)) as refused:
+    with pytest.raises(Fatal, match=zmq.strerror(number)) as refused:
         LocalEdge(context, "ipc://edge", True, 1)
     assert type(refused.value) is kind
 
