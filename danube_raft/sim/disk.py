@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple
 
-from danube_raft.errors import DiskFailed
+from danube_raft.errors import DiskFailed, DiskFull
 from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.storage.durable_mark import SLOT_BYTES
 from danube_raft.storage.mark_keeper import newest
@@ -84,6 +84,8 @@ class Disk:
         self.hangs_until = 0
         self.full_until = 0
         """Until when there is hardly any room."""
+        self.no_room = 0
+        """How often it ran full since there was room the last time; 0: there is."""
         self.busy_until = 0
         """When the last sync that has begun will be over."""
         self.slow_syncs = 0
@@ -317,6 +319,10 @@ class Disk:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
+        if self.no_room:
+            self._failed = True
+            self.counts["refused_for_room"] += 1
+            raise DiskFull("there is no room")
         try:
             yield
         except DiskFailed:

@@ -15,6 +15,7 @@ from danube_raft.sim.schedule import SECOND
 CALM_SHARE = 0.15
 """How much of a world without faults comes in its middle."""
 MEND = "mend"
+NO_ROOM = "no_room"
 
 ANYWHERE = (
     "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "fill_disk", "tear", "wall_clock",
@@ -41,6 +42,16 @@ class Fault(NamedTuple):
     number: int
     at: int
     kind: str
+
+
+class Told(NamedTuple):
+    """A fault that was begun, and what it was in this world."""
+
+    fault: Fault
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.fault.number:4} {self.fault.at / SECOND:10.6f} s  {self.fault.kind}: {self.what}"
 
 
 def kinds_for(nodes: int) -> tuple[str, ...]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
 
 from danube_raft.node.handler import CONSENSUS, KV, LOG
-from danube_raft.sim.faults import MEND, Fault, plan
+from danube_raft.sim.faults import MEND, Fault, Told, plan
+from danube_raft.sim.full_disks import FullDisks, plan_full_disks
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
@@ -22,16 +22,6 @@ from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
 
 _PROCESSES = (LOG, CONSENSUS, KV)
-
-
-class Told(NamedTuple):
-    """A fault that was begun, and what it was in this world."""
-
-    fault: Fault
-    what: str
-
-    def __str__(self) -> str:
-        return f"{self.fault.number:4} {self.fault.at / SECOND:10.6f} s  {self.fault.kind}: {self.what}"
 
 
 class Nemesis:
@@ -60,6 +50,7 @@ class Nemesis:
         self._election_ms = settings.config.election_max_ms
         self._snapshots = settings.snapshots
         self._at_steps = SnapshotFaults(schedule, nodes, network)
+        self._full_disks = FullDisks(schedule, nodes)
         self._keep = keep
         self._trace = trace
         self._running = True
@@ -69,6 +60,7 @@ class Nemesis:
     def start(self, length: int, earliest: int) -> None:
         """Plan the faults of the next `length` microseconds, none of them before `earliest`."""
         faults = plan(self._source("plan"), len(self._nodes), length, earliest, self._snapshots)
+        faults += plan_full_disks(self._source("full disks"), length, earliest, len(faults))
         self.planned = tuple(each for each in faults if self._keep is None or each.number in self._keep)
         for fault in self.planned:
             self._schedule.at(self._schedule.now + fault.at, self._begin, fault)
@@ -192,6 +184,9 @@ class Nemesis:
         for node in nodes:
             node.disk.full_until = self._schedule.now + lasts_us
         return f"{[node.node_id for node in nodes]} for {lasts_us / SECOND:.3f} s"
+
+    def _no_room(self) -> str:
+        return self._full_disks.fill(self._random, self._victim())
 
     def _tear(self) -> str:
         """A crash in the middle of several writes, which a slow disk lets pile up."""
@@ -373,6 +368,7 @@ class Nemesis:
     def _mend(self) -> str:
         self._network.heal()
         self.client_cuts.clear()
+        self._full_disks.empty()
         for node in self._nodes:
             node.disk.heal()
         return "links and disks"

@@ -28,6 +28,7 @@ from danube_raft.node.endpoints import (
     Unsent,
 )
 from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, LINKS, LOG, PEERS, SUPERVISOR, Handler
+from danube_raft.node.histogram import stopped
 from danube_raft.node.identity import Identity
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
@@ -50,6 +51,7 @@ from danube_raft.sim.checks.facts import (
     Received,
     Refused,
     Sent,
+    StartedReadOnly,
     Synced,
     Told,
 )
@@ -89,15 +91,16 @@ class Node:
         self.disk = Disk(source, self._safe, self._marked)
         self.suspect = False
         """Whether it may come up SUSPECT when it starts."""
-        self.up = False
-        self.open = False
-        """Whether clients are served."""
+        self.up = self.open = False
+        """Whether it runs, and whether clients are served."""
         self.boots = 0
         self.counts: Counter[str] = Counter()
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
         self.low_space = False  # as is this
+        self.read_only = False
+        """Whether it has started on a full disk."""
         self._was_suspect = False  # and still is
         self.wall_clock = WallClock(around.schedule, source)
         self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
@@ -150,23 +153,22 @@ class Node:
         around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
         around.tell(Booted(self.node_id, self.boots))
         self.up, self.open = True, False
-        self._kv = SeenKvServer(
-            config, identity, Counter(), 3, Shelf(self._snapshots(), Counter()), beginner(self._random)
-        )
+        self.read_only = self.disk.no_room > 0
+        if self.read_only:
+            self._count("started_read_only")
+            around.tell(StartedReadOnly(self.node_id))
+        shelf = Shelf(self._snapshots(), Counter(), read_only=self.read_only)
+        self._kv = SeenKvServer(config, identity, Counter(), 3, shelf, beginner(self._random))
         self._kv.loaded = self._loaded
         stage = SnapshotStage(self._snapshots(), identity.cluster_id)
         self._consensus = SeenConsensus(
-            config, identity, self._founding, self._random, self.wall_clock.read, Counter(), 2
+            config, identity, self._founding, self._random, self.wall_clock.read, Counter(), 2, self.read_only
         )
-        handlers: dict[str, Handler] = {
-            LOG: LogWriter(self.disk, self.disk.slots, stage, config, 1, free_bytes=self._free_bytes),
-            CONSENSUS: self._consensus,
-            KV: self._kv,
-        }
-        self._arrivals = {}
-        self._linked = set()
-        self.role = _STARTING
-        self.low_space = False
+        disk, free_bytes, full = self.disk, self._free_bytes, self.read_only
+        log_writer = LogWriter(disk, disk.slots, stage, config, 1, stopped, free_bytes, full)
+        handlers: dict[str, Handler] = {LOG: log_writer, CONSENSUS: self._consensus, KV: self._kv}
+        self._arrivals, self._linked = {}, set()
+        self.role, self.low_space = _STARTING, False
         self._processes = {
             name: Process(around.schedule, self._random, self._clock, handler, name, self._emit)
             for name, handler in handlers.items()
@@ -174,9 +176,8 @@ class Node:
         for name, process in self._processes.items():
             process.held_back = partial(self._count, f"held {name}")
         writer = self._processes[LOG]
-        writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
-        writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
-        writer.is_busy = lambda: self.disk.is_busy
+        writer.lasts_us, writer.finish, writer.is_busy = disk.sync_us, disk.finish, lambda: disk.is_busy
+        writer.may_fail, writer.failed = disk.has_failed, self._process_ended
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
         for process in self._processes.values():
@@ -315,6 +316,7 @@ class Node:
             tell(Told(self.node_id, message))
         elif isinstance(message, local.Committed):
             if message.entries:
+                self.counts["passive_commits"] += self.read_only
                 tell(Delivered(self.node_id, message.entries))
         elif isinstance(message, local.Applied) and name == KV:
             tell(Applied(self.node_id, message.index))

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danube_raft.sim.endless import Endless, at_most
-from danube_raft.sim.faults import LOSSES, MEND, kinds_for
+from danube_raft.sim.faults import LOSSES, MEND, Told, kinds_for
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
-from danube_raft.sim.nemesis import Told
 from danube_raft.sim.settings import NODES_MAX, Options
 from danube_raft.sim.snapshot_faults import RECEIVING
 from danube_raft.sim.snapshot_steps import STEPS
@@ -170,7 +169,7 @@ EFFECTS = (
     "crashed", "boots", "killed log-writer", "killed consensus", "killed kv-server", "held log-writer", "held consensus",
     "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
     "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "suspect",
-    "low_on_space", "handed_over",
+    "low_on_space", "handed_over", "refused_for_room",
 )  # fmt: skip
 """What faults did, counted where it happens: a fault that is only told would else count as made. A world in which none
 of this happened shows nothing."""
@@ -187,6 +186,7 @@ NEEDED = (
     "stop_at_step", "leave_behind", "spoil", "fail_snapshot", "stopped at start", "stopped_receiving",
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
+    "no_room", "started_read_only", "room_again", "passive_commits",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""

@@ -46,6 +46,8 @@ class MemoryFolder:
         self._failing: dict[str, str] = {}
         self.failures = 0
         """How often something was refused."""
+        self.no_room = False
+        """Nothing can be written for want of it."""
 
     # What a test or a simulator does to the disk.
 
@@ -112,6 +114,9 @@ class MemoryFolder:
 
     def fails(self, doing: str, when: str = BEFORE) -> None:
         """Fail here, if it was told to."""
+        if self.no_room and doing in (WRITE, COMMIT) and when == BEFORE:
+            self.failures += 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._failing.get(doing) == when:
             del self._failing[doing]
             self.failures += 1

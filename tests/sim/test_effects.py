@@ -12,6 +12,7 @@ import pytest
 
 from danube_raft.sim.disk import Disk
 from danube_raft.sim.faults import BRIDGE_NODES, RING_NODES
+from danube_raft.sim.full_disks import FullDisks
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
@@ -51,10 +52,14 @@ NO_OPS = {
     "one_way": ("lost", Network, "cut", nothing),
     "disturb": ("delayed", Network, "disturb", in_time),
     "crash": ("clocks_apart", Clock, "__init__", exact),
+    "no_room": ("refused_for_room", FullDisks, "fill", nothing),
 }
 
 
-def effects(kind: str) -> Counter[str]:
+FULL = "danube_raft.sim.full_disks.WORLDS_SHARE"
+
+
+def effects() -> Counter[str]:
     found: Counter[str] = Counter()
     for seed in SEEDS:
         result = attempt(Options(seed, 3, 4.0))
@@ -67,15 +72,17 @@ def effects(kind: str) -> Counter[str]:
 
 @pytest.mark.parametrize("kind", NO_OPS)
 def test_a_fault_without_effect_is_missed(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("danube_raft.sim.faults.kinds_for", lambda nodes: 8 * (kind,))
+    chosen = "wall_clock" if kind == "no_room" else kind
+    monkeypatch.setattr("danube_raft.sim.faults.kinds_for", lambda nodes: 8 * (chosen,))
     monkeypatch.setattr(
         "danube_raft.sim.world.choose", lambda options: choose(options)._replace(drift_ppm=20_000)
     )
+    monkeypatch.setattr(FULL, float(kind == "no_room"))
     effect, owner, name, no_op = NO_OPS[kind]
-    assert effects(kind)[effect] > 0
+    assert effects()[effect] > 0
     monkeypatch.setattr(owner, name, no_op)
     others = dict.fromkeys((each for each in NEEDED if each != effect), 1)
-    found = Counter(others) + Counter({effect: effects(kind)[effect]})
+    found = Counter(others) + Counter({effect: effects()[effect]})
     with pytest.raises(Idle, match=f"in no world: {effect}$"):
         check_coverage([Report(1, NODES_MAX, 10.0, 100, 90, 2, 4, found, "")])
 
@@ -83,6 +90,7 @@ def test_a_fault_without_effect_is_missed(kind: str, monkeypatch: pytest.MonkeyP
 def test_a_world_in_which_faults_do_nothing_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was planned and told is no evidence."""
     monkeypatch.setattr("danube_raft.sim.faults.kinds_for", lambda nodes: 8 * ("wall_clock",))
+    monkeypatch.setattr(FULL, 0.0)
     monkeypatch.setattr(Nemesis, "_wall_clock", lambda _: "node 1 is 5 ms ahead from now on")
     monkeypatch.setattr("danube_raft.sim.run.FAULTS_MIN", 2)
     result = attempt(Options(1, 3, 4.0))

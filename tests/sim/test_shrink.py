@@ -9,8 +9,7 @@ import pytest
 from danube_raft.sim.checks.facts import Violation
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.describe import describe, describe_event
-from danube_raft.sim.faults import Fault
-from danube_raft.sim.nemesis import Told
+from danube_raft.sim.faults import Fault, Told
 from danube_raft.sim.run import Failure, Report, _signature, attempt, command
 from danube_raft.sim.schedule import SECOND
 from danube_raft.sim.settings import Options

@@ -182,6 +182,12 @@ class Filled(NamedTuple):
     node: int
 
 
+class StartedReadOnly(NamedTuple):
+    """The node starts on a disk that has no room, and may write nothing."""
+
+    node: int
+
+
 class HandedOut(NamedTuple):
     """A watch hands out all events of a revision. What `watch` holds is from before that."""
 
@@ -200,7 +206,7 @@ class Marked(NamedTuple):
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
     | ReadAsked | ReadAnswered | Sent | Refused | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
-    | Filled
+    | Filled | StartedReadOnly
 )  # fmt: skip
 
 
