@@ -92,7 +92,7 @@ class Config:
         "room on the disk, below which (or below twice the last snapshot) growing writes are refused",
         0,
     )
-    ballast_bytes: int = _setting(64 * MIB, "file that is given up when the disk is full; 0: none", 0)
+    ballast_bytes: int = _setting(32 * MIB, "file that is given up when the disk is full; 0: none", 0)
     request_max_bytes: int = _setting(1_572_864, "largest request", 1_024, 64 * MIB)
     client_frame_max_bytes: int = _setting(2 * MIB, "largest frame on the client port", 2_048, 128 * MIB)
     body_max_requests: int = _setting(10_000, "requests in one body; what follows is refused", 1, 1_000_000)
@@ -124,7 +124,10 @@ class Config:
         100,
     )
     snapshot_min_ms: int = _setting(
-        30_000, "shortest time between two snapshots; the nodes share it out among them", 10, 3_600_000
+        30_000,
+        "longest rest between two snapshots, which goes by what one takes, and the pause after one that failed",
+        10,
+        3_600_000,
     )
     snapshot_max_ms: int = _setting(
         600_000, "a snapshot that is not finished after this time is given up", 1_000, 86_400_000

@@ -1,9 +1,9 @@
 """When this node makes a snapshot, and what becomes of it.
 
 One is due when the log that was applied since the last one has as many bytes as `snapshot_log_bytes` or as the last
-snapshot, whichever is more, and `snapshot_min_ms` have passed; or when somebody asks. All nodes apply the same log, so
-all would be due at once: each waits for its turn by its place among the members. The next one is counted from
-when this one was due, not from when its turn came, so that the nodes stay apart.
+snapshot, whichever is more, and the node has rested (`snapshot_rest.py`); or when somebody asks. All nodes apply the
+same log, so all would be due at once: each waits for its turn by its place among the members. The next one is counted
+from when this one was due, not from when its turn came, so that the nodes stay apart.
 
 One at a time. It is given up when it takes longer than `snapshot_max_ms`, and when a snapshot of the leader's replaces
 the state that it is of. A failure, be it a full disk, costs nothing but the snapshot: it is told, and tried again after
@@ -21,14 +21,11 @@ from danube_raft.kv.machine import Machine
 from danube_raft.node.histogram import Histogram
 from danube_raft.node.proposals import NEVER
 from danube_raft.node.snapshot_jobs import Begin, Failed, Job
+from danube_raft.node.snapshot_rest import Rest, guessed_ms
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.wire.entry import unpack_configuration
 from danube_raft.wire.local import Applied, AskPoint, PointRead, SnapshotDone
-
-TURN_MIN_MS = 500
-TURN_BYTES_PER_MS = 32 << 10
-"""How long a node's turn is: so long, and a millisecond more for so much state; the others wait meanwhile."""
 
 log = logging.getLogger("danube_raft.kv_server")
 
@@ -60,7 +57,7 @@ class Taking:
         self._run: _Run | None = None
         self._poll_at = NEVER
         self._applied_bytes = 0
-        self._rest_until = NEVER
+        self._rest = Rest(config)
         self._due_at = NEVER
         self._paused_until = 0
         self._durations = Histogram()
@@ -73,7 +70,8 @@ class Taking:
             self._run.abandon()
             self._poll_at = now
         self._applied_bytes, self._due_at = 0, NEVER
-        self._rest_until = now + self._config.snapshot_min_ms
+        self._rest.made(guessed_ms(machine.state_bytes))
+        self._rest.begin(now)
         meta = self._shelf.newest
         done = [] if meta is None else [_done(meta, machine.cluster_ms, machine.configuration)]
         return [*done, Applied(applied_index)]
@@ -110,9 +108,9 @@ class Taking:
     # ---------------------------------------------------------------- when
 
     def _begin_if_due(self, machine: Machine, now: int) -> list[AskPoint]:
-        if self._full and now >= self._rest_until:
+        if self._full and now >= self._rest.until:
             self._applied_bytes = 0
-            self._rest_until = now + self._config.snapshot_min_ms
+            self._rest.begin(now)
             self._due_at = min(self._due_at, now + self._wait_ms(machine))
         if now < self._due_at:
             return []
@@ -137,8 +135,8 @@ class Taking:
         members = sorted(member.node_id for member in unpack_configuration(machine.configuration).members)
         if self._node_id not in members:
             return 0
-        turn_ms = TURN_MIN_MS + machine.state_bytes // TURN_BYTES_PER_MS
-        return members.index(self._node_id) * min(turn_ms, self._config.snapshot_min_ms // len(members))
+        turn_ms = min(guessed_ms(machine.state_bytes), self._rest.ms // len(members))
+        return members.index(self._node_id) * turn_ms
 
     # ---------------------------------------------------------------- the job
 
@@ -161,6 +159,7 @@ class Taking:
             return []
         self._taken += 1
         self._durations.observe((now - run.began_at) * 1_000_000)
+        self._rest.made(now - run.began_at)
         self._shelf.made(outcome)
         return [_done(outcome, run.stamp_ms, run.configuration)]
 
@@ -180,7 +179,7 @@ class Taking:
         """When `turn` is wanted."""
         if self._run is not None:
             return self._poll_at
-        due_at = min(self._due_at, self._rest_until) if self._full else self._due_at
+        due_at = min(self._due_at, self._rest.until) if self._full else self._due_at
         return None if due_at == NEVER else due_at
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ from danube_raft.config import Config, split_address
 from danube_raft.node import logs
 from danube_raft.node.assembly import PROCESSES, RUN_DIR, ipc_address
 from danube_raft.node.bootstrap import belongs, held_data_dir, next_boot
+from danube_raft.node.child import Child, reason_of_all, says_why, silent
 from danube_raft.node.endpoints import LocalEdge, drained
 from danube_raft.node.full_disk import FullDisk
 from danube_raft.node.handler import CONSENSUS, KV, LOG, SUPERVISOR
@@ -45,7 +46,7 @@ OWN_PAUSE_MS = 1_000
 STACK_DUMP_MS = 200
 ROOM_AGAIN = "there is room on the disk again"
 LAST_WORDS_MS = 500
-"""How long to wait for the error of a process whose exit code says that it told one."""
+"""How long to wait for the last words of a process that has ended, or of the one that it followed."""
 
 log = logging.getLogger("danube_raft.supervisor")
 
@@ -56,34 +57,6 @@ def _clear_run_dir(run_dir: Path) -> None:
     for left in run_dir.iterdir():
         if left.is_socket():
             left.unlink()
-
-
-class Child:
-    """One running process, seen from the parent. `view` is what others may look at."""
-
-    def __init__(self, process: subprocess.Popen[bytes], edge: LocalEdge, view: ProcessView) -> None:
-        self.name = view.name
-        self.process = process
-        self.edge = edge
-        self.view = view
-        self.descriptor = os.pidfd_open(process.pid)
-
-    def ended(self) -> str | None:
-        """How it ended, None while it runs."""
-        code = self.process.poll()
-        if code is None:
-            return None
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        return f"{self.name} (pid {self.process.pid}) ended: {how}"
-
-    def close(self) -> None:
-        """Release what the parent holds of it; the process has ended."""
-        os.close(self.descriptor)
-        if self.process.stdin is not None:
-            # One that ended before it read its setup leaves it in the buffer, and closing tries to write it once more.
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
-        self.edge.close()
 
 
 class Supervisor:
@@ -217,7 +190,7 @@ class Supervisor:
                 return None
             dead = next((child for child in self._children if child.ended()), None)
             if dead is not None:
-                return self._last_words(dead, now)
+                return self._last_words(dead)
             if self._full_disk.has_room_again(now):
                 return ROOM_AGAIN
             if now - last > OWN_PAUSE_MS + self._config.progress_ms:
@@ -231,15 +204,27 @@ class Supervisor:
             if self._view.question in events and self._view.take_question():
                 self._ask_for_confirmed_read()
 
-    def _last_words(self, dead: Child, now: int) -> str:
-        """How it ended, and why if it told. What it said last may still be on its way: nobody else knows whether a
-        restart helps."""
-        if self._failed is None and dead.process.returncode > 1:
-            dead.edge.socket.poll(LAST_WORDS_MS)
+    def _last_words(self, dead: Child) -> str:
+        """How it ended, or the one that it followed, and why if that told. What it said last may still be on its way:
+        nobody else knows whether a restart helps."""
+        deadline = monotonic_ms() + LAST_WORDS_MS
+        while True:
+            for child in self._children:
+                self._hear(child, monotonic_ms())
+            reason = reason_of_all(self._children)
+            left = deadline - monotonic_ms()
+            if reason is not None or left <= 0:
+                return f"{(reason or silent(self._children) or dead).ended()}"
+            self._await_news(left)
+
+    def _await_news(self, wait_ms: int) -> None:
+        """Until a child says something or one more ends, or it took too long."""
+        poller = zmq.Poller()
         for child in self._children:
-            self._hear(child, now)
-        ended = dead.ended()
-        return f"{ended}" if self._failed is None else f"{ended}: {self._failed.message}"
+            poller.register(child.edge.socket, zmq.POLLIN)
+            if not child.ended():
+                poller.register(child.descriptor, zmq.POLLIN)
+        poller.poll(wait_ms)
 
     def _ask_for_confirmed_read(self) -> None:
         """Only of a kv-server that has spoken, which the bound end of an edge has to wait for."""
@@ -263,7 +248,8 @@ class Supervisor:
                 if all(other.view.ready for other in self._children):
                     self._announce(now)
             elif isinstance(message, Failed):
-                self._failed = errors.from_wire(message.code, message.message)
+                child.told = errors.from_wire(message.code, message.message)
+                self._failed = self._failed if says_why(self._failed) else child.told
 
     def _announce(self, now: int) -> None:
         self._ready_at = now

@@ -15,8 +15,9 @@ import zmq
 from danube_raft.config import Config
 from danube_raft.errors import DiskFull, Fatal
 from danube_raft.node.bootstrap import belongs, held_data_dir
+from danube_raft.node.child import Child
 from danube_raft.node.endpoints import LocalEdge
-from danube_raft.node.supervisor import Child, Supervisor
+from danube_raft.node.supervisor import Supervisor
 from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
 

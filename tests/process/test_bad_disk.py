@@ -1,20 +1,17 @@
 """A disk that answers EIO: the node starts once more and proves its log; when that happens again it stays down.
 
-strace attaches to the running log-writer and makes one of its fdatasyncs fail. What the kernel would do to the pages
-of a file is not part of that; tests/storage takes such files apart.
+It is the log-writer's disk that fails here (`failing_disk.py`). A snapshot that the kv-server's child cannot write costs
+nothing else, which `scripts/chaos` tries under load. Consensus has no file.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-import shutil
-import signal
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from failing_disk import failing_sync, why_not
 from real_node import WAIT_S, RealNode, until
 from records import the
 
@@ -23,40 +20,7 @@ from danube_raft.errors import DanubeRaftError
 pytestmark = pytest.mark.process
 
 
-def _may_trace() -> str:
-    """Why not; empty if it may."""
-    if shutil.which("strace") is None:
-        return "strace is not installed"
-    tried = subprocess.run(
-        ["strace", "-qq", "-e", "trace=none", "true"], capture_output=True, timeout=WAIT_S, check=False
-    )
-    return "" if tried.returncode == 0 else "this user may not trace processes"
-
-
-WHY_NOT = _may_trace()
-needs_strace = pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "it works")
-
-
-@contextlib.contextmanager
-def failing_sync(node: RealNode, error: str = "EIO") -> Iterator[None]:
-    """The next fdatasync of the log-writer fails, and all that it makes after that."""
-    writer = until(lambda: node.child("log-writer"), "a log-writer")
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-p", str(writer.pid), "-e", f"inject=fdatasync,fsync:error={error}:when=1+"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert tracer.stderr is not None
-    try:
-        assert "attached" in tracer.stderr.readline()
-        yield
-    finally:
-        tracer.send_signal(signal.SIGINT)
-        try:
-            tracer.communicate(timeout=WAIT_S)
-        except subprocess.TimeoutExpired:
-            tracer.kill()
-            tracer.communicate()
+needs_strace = pytest.mark.skipif(bool(why_not()), reason=why_not() or "it works")
 
 
 def pid(node: RealNode) -> int:
@@ -125,3 +89,15 @@ def test_a_disk_that_fails_again_much_later_gets_another_chance(tmp_path: Path) 
                 until(lambda first=first: pid(node) != first, "another log-writer")  # type: ignore[misc]
             store.put("/after", number)
         assert node.logged("restarting all three") == 2
+
+
+def test_consensus_has_no_file_that_could_fail(tmp_path: Path) -> None:
+    """Beside the lock of the directory, which all processes of a node hold and nobody writes, and its own output."""
+    with RealNode(tmp_path / "data") as node, node.store() as store:
+        store.put("/k", 1)
+        held = {
+            name: {Path(file.path) for file in until(lambda name=name: node.child(name), name).open_files()}  # type: ignore[misc]
+            for name in ("consensus", "log-writer")
+        }
+        assert held["consensus"] <= {node.data_dir / "lock", node.log_path}
+        assert not held["log-writer"] <= {node.data_dir / "lock", node.log_path}, "or this sees no files"

@@ -11,12 +11,14 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
 
 import pytest
 import rocksdict
+from real_node import until
 
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage.entry_format import ZERO_CHAIN, chain_after, encode
@@ -26,6 +28,9 @@ from danube_raft.wire.entry import KIND_BATCH, KIND_CONFIGURATION, Entry, HardSt
 from danube_raft.wire.local import Write
 
 ALL = 1 << 30
+MIB = 1 << 20
+ROOM_MIB = 24
+"""What RocksDB may take beside the entries that are kept, once it has done its work."""
 TERM = HardState(1, 5)
 BEGINNING = Beginning(90, b"members")
 
@@ -397,6 +402,28 @@ def test_a_full_disk_says_so(store: RocksLogStore, monkeypatch: pytest.MonkeyPat
         patched.setattr(store, "_db", Full())
         with pytest.raises(DiskFull, match="make room"):
             store.write([Write(1, 0, entries(1, 1), TERM)])
+
+
+def directory_mib(path: Path) -> int:
+    size = 0
+    for file in path.iterdir():
+        with suppress(FileNotFoundError):
+            size += file.stat().st_blocks * 512
+    return size // MIB
+
+
+def test_what_was_purged_is_soon_given_back(store: RocksLogStore, path: Path) -> None:
+    """After some MiB more, which bring about a compaction: RocksDB left to itself lets hundreds gather first."""
+
+    def write(first: int, last: int) -> None:
+        for index in range(first, last + 1):
+            store.write([Write(index, 0, (entry(index, payload=bytes(MIB)),), TERM)])
+
+    write(1, 100)
+    assert directory_mib(path) >= 100
+    store.purge(98, BEGINNING)
+    write(101, 124)
+    until(lambda: directory_mib(path) <= 26 + ROOM_MIB, "the room of what was purged")
 
 
 def test_a_directory_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ class ClusterNode(RealNode):
         self.name = f"n{number}"
         self.arguments: tuple[str, ...] = ()
         self.node_id = 0
+        self.disk_failed_at: float | None = None
+        """When its disk failed the last time, as far as its running supervisor can know."""
 
     def command(self, *arguments: str) -> list[str]:
         """With what a member of a cluster is told beside the rest."""
@@ -120,6 +122,7 @@ class ClusterNode(RealNode):
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start without waiting."""
         self.forget_output()
+        self.disk_failed_at = None
         process = super().spawn()
         self._guard.watch(process.pid)
         return process
@@ -205,6 +208,8 @@ class RealCluster:
             advertised = ("--raft-advertise", self.raft_address(node)) if proxied else ()
             node.arguments = (*advertised, *seeds)
         self.endpoints = [node.endpoint for node in self.nodes]
+        self.started_by_hand = 0
+        """Nodes that stayed down after a fault as they must, and were started again by the test."""
 
     def raft_address(self, node: ClusterNode) -> str:
         """Where peers reach the node."""

@@ -18,7 +18,7 @@ MIB = 1 << 20
 LONG_S = 300.0
 LOOK_S = 0.05
 CALM_S = 3.0
-NEVER_MS = 3_600_000
+NEVER_BYTES = 1 << 40
 
 
 class Scale(NamedTuple):
@@ -116,7 +116,7 @@ def a_million_keys(directory: Path, scale: Scale) -> Iterator[Measure]:
     """a million keys of 256 bytes on one node: size, latency while a snapshot is written, restart"""
     keys = scale.of(1_000_000)
     # No snapshot but the one that is asked for.
-    node = RealNode(directory / "n0", snapshot_min_ms=NEVER_MS, slow_request_ms=0)
+    node = RealNode(directory / "n0", snapshot_log_bytes=NEVER_BYTES, slow_request_ms=0)
     with node:
         with Pipe(node.endpoint) as pipe:
             began = time.monotonic()
@@ -145,6 +145,8 @@ def _paced(node: RealNode, keys: int) -> Iterator[Measure]:
         pipe.latencies.clear()
         deadline = time.monotonic() + LONG_S
         began = time.monotonic()
+        with node.store() as store:
+            store.snapshot_take()
         pipe.pace(fresh, 5_000, lambda: len(snapshot_files(node)) > before or time.monotonic() > deadline)
         took = time.monotonic() - began
     assert len(snapshot_files(node)) > before, "no snapshot was written"
