@@ -30,9 +30,11 @@ class Report(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """`settled`: there is a majority. `differ`: two hashes of one format are not the same. `odd`: who is, sorted."""
+    """`settled`: there is a majority. `hopeful`: there is none, and those who have not reported may still make one.
+    `differ`: two hashes of one format are not the same. `odd`: who is, sorted."""
 
     settled: bool
+    hopeful: bool
     differ: bool
     odd: tuple[int, ...]
 
@@ -77,4 +79,6 @@ def judge(reports: Mapping[int, Report], voters: Collection[int]) -> Verdict:
     hashes = set(reports.values())
     odd = [node_id for node_id, (version, sha256) in reports.items() if right.get(version, sha256) != sha256]
     differ = len({report.format for report in hashes}) < len(hashes)
-    return Verdict(bool(right), differ, tuple(sorted(odd)))
+    silent = sum(node_id not in reports for node_id in voters)
+    hopeful = not right and max(counts.values(), default=0) + silent > len(voters) // 2
+    return Verdict(bool(right), hopeful, differ, tuple(sorted(odd)))

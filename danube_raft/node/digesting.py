@@ -6,13 +6,14 @@
 - The leader asks `digest_ms` after the last digest that was applied here; one in flight, forgotten with the role.
 - Compared are digests that were asked for while this process served. What it says of its own state is what it has hashed
   itself: a report of an earlier start of this node is about a state that may have been replaced.
+- A difference is told when a majority has decided or none can any more, and of the rest at the next digest: who is
+  down may be so for long.
 - Who is odd is decided in `kv/digests.py`; what follows from it for this node in `oddness.py`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 from danube_raft.config import Config
@@ -34,7 +35,7 @@ DIGEST = "digest"
 REPORT = "digest_report"
 REPORTS = "digest_reports"
 
-NOTHING = Verdict(settled=False, differ=False, odd=())
+NOTHING = Verdict(settled=False, hopeful=True, differ=False, odd=())
 
 log = logging.getLogger("danube_raft.kv_server")
 
@@ -95,6 +96,8 @@ class Digesting:
         self._last_at = now
         if not serving or self._oddness:
             return
+        if self._judged[1].hopeful:
+            self._judge(self._judged[0], machine, waits=False)
         self._own[index] = None
         if len(self._own) > KEPT:
             del self._own[min(self._own)]
@@ -134,30 +137,34 @@ class Digesting:
         self._to_say.append(_command(REPORT, job.index, FORMAT, outcome))
         self._judge(job.index, machine)
 
-    def _judge(self, index: int, machine: Machine) -> None:
+    def _judge(self, index: int, machine: Machine, *, waits: bool = True) -> None:
         if index not in self._own or self._oddness or not machine.configuration:
             return
         own, reports = self._own[index], dict(machine.digests.of(index))
         if own is not None:
             reports[self._node_id] = own
         verdict = judge(reports, unpack_configuration(machine.configuration).voters)
-        before, self._judged = self._judged, max(self._judged, (index, verdict), key=lambda pair: pair[0])
-        if index < before[0] or (index, verdict) == before:
-            return
-        if verdict.differ:
-            self._differ(index, verdict, reports)
-        elif verdict.settled:
-            self._difference = ""
-
-    def _differ(self, index: int, verdict: Verdict, reports: Mapping[int, Report]) -> None:
         hashes = ", ".join(
             f"node {node_id} {reports[node_id].sha256.hex()[:16]}" for node_id in sorted(reports)
         )
         if self._node_id in verdict.odd:
+            # Also where others have gone on to the next digest, which this node may have left out.
             self._oddness.found(
                 index, f"at index {index} it is not what a majority of the voters has ({hashes})"
             )
             return
+        before = self._judged
+        if index < before[0]:
+            return
+        self._judged = (index, verdict)
+        if waits and (verdict.hopeful or self._judged == before):
+            return
+        if verdict.differ:
+            self._differ(index, verdict, hashes)
+        elif verdict.settled:
+            self._difference = ""
+
+    def _differ(self, index: int, verdict: Verdict, hashes: str) -> None:
         who = ", ".join(f"node {node_id}" for node_id in verdict.odd)
         what = (
             f"{who} is not as the majority"

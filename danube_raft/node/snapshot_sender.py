@@ -147,6 +147,8 @@ class SnapshotSender:
             return
         size = transfer.snapshot.size_bytes
         if reply.installed:
+            # Whose state was wrong says so when it has begun with this one.
+            self._asked.pop(sender, None)
             transfer.installed = True
             transfer.due_at = now + self._silence_ms
         elif reply.offset < transfer.wanted:

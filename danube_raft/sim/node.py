@@ -60,6 +60,7 @@ from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.sim.seen import SeenConsensus, SeenKvServer
 from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.surroundings import Surroundings
+from danube_raft.sim.unhurried_digest import digester
 from danube_raft.sim.unhurried_snapshot import beginner
 from danube_raft.sim.wall_clock import WallClock
 from danube_raft.storage.memory_snapshots import MemorySnapshots
@@ -150,9 +151,9 @@ class Node:
         around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
         around.tell(Booted(self.node_id, self.boots))
         self.up, self.open = True, False
-        self._kv = SeenKvServer(
-            config, identity, Counter(), 3, Shelf(self._snapshots(), Counter()), beginner(self._random)
-        )
+        shelf, begin = Shelf(self._snapshots(), Counter()), beginner(self._random)
+        begin_digest = digester(self._random)
+        self._kv = SeenKvServer(config, identity, Counter(), 3, shelf, begin, begin_digest=begin_digest)
         self._kv.loaded = self._loaded
         stage = SnapshotStage(self._snapshots(), identity.cluster_id)
         self._consensus = SeenConsensus(
@@ -176,6 +177,7 @@ class Node:
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish = self.disk.sync_us, self.disk.finish
         writer.may_fail, writer.failed = self.disk.has_failed, self._process_ended
+        self._processes[KV].failed = self._process_ended
         writer.is_busy = lambda: self.disk.is_busy
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)

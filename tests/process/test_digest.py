@@ -17,7 +17,7 @@ from danube_raft.storage.snapshots import Snapshots
 
 pytestmark = pytest.mark.process
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "snapshot_log_bytes": 20_000,
     "snapshot_min_ms": 200,
     "snapshot_tail_entries": 5,

@@ -182,6 +182,13 @@ class Filled(NamedTuple):
     node: int
 
 
+class FoundOdd(NamedTuple):
+    """The kv-server takes its own state for wrong, as the digest at `index` has shown, and said so."""
+
+    node: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
 class HandedOut(NamedTuple):
     """A watch hands out all events of a revision. What `watch` holds is from before that."""
 
@@ -200,7 +207,7 @@ class Marked(NamedTuple):
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
     | ReadAsked | ReadAnswered | Sent | Refused | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
-    | Filled
+    | Filled | FoundOdd
 )  # fmt: skip
 
 
