@@ -58,12 +58,14 @@ def digest(
 
 
 def _reports(store: MetadataStore, index: int, node_ids: set[int], deadline: float) -> dict[int, Report]:
-    """All there are when every member has reported, or time is up. Asked of any node: each hears of all of them."""
+    """All there are when every member has reported, or time is up. Asked of any node: each hears of all of them, and one
+    that has started meanwhile, such as that whose state was wrong, knows them no more."""
     from danube_raft.kv.digests import Report
 
+    found: dict[int, Report] = {}
     while True:
         rows = store.digest_reports(index)[1]
-        found = {row.node_id: Report(row.format, row.sha256) for row in rows}
+        found.update({row.node_id: Report(row.format, row.sha256) for row in rows})
         if found.keys() >= node_ids or time.monotonic() >= deadline:
             return found
         time.sleep(ASK_AGAIN_S)

@@ -30,6 +30,7 @@ class Store:
             if found is not None
         ]
         self.asked = 0
+        self.forgets = False
 
     def digest(self) -> int:
         """At entry 9."""
@@ -42,7 +43,7 @@ class Store:
     def digest_reports(self, index: int) -> tuple[int, list[NodeDigest]]:
         """One more each time."""
         self.asked += 1
-        return index, self.reports[: self.asked]
+        return index, self.reports[self.asked - 1 if self.forgets else 0 : self.asked]
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +93,13 @@ def test_one_that_does_not_report_is_waited_for_so_long_and_no_longer(asked: Run
     done = asked(Store(SAME, SAME, None), "--wait", "50ms")
     assert done.code == 1
     assert done.out.splitlines()[2] == f"3 {ADDRESS} no hash"
+
+
+def test_what_one_has_told_is_kept_though_the_next_does_not_know_it(asked: Run) -> None:
+    store = Store(SAME, SAME, SAME)
+    store.forgets = True
+    assert asked(store, "--wait", "5s").code == 0
+    assert store.asked == 3
 
 
 def test_json_and_table_have_it_too(asked: Run) -> None:
