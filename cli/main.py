@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.main import get_command
 
-from . import bench, cluster, kv, members, node, snapshot, watch
+from . import bench, cluster, digest, kv, members, node, snapshot, watch
 from .exit_codes import FAILED, FINE, INTERRUPTED, USAGE, exit_code
 from .options import EndpointsOption, Given, OutputOption, TimeoutOption, help_without_command
 from .output import printable
@@ -41,6 +41,7 @@ app.add_typer(node.app, name="node")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(snapshot.app, name="snapshot")
 app.command("members")(members.members)
+app.command("digest")(digest.digest)
 app.command("get")(kv.get)
 app.command("put")(kv.put)
 app.command("delete")(kv.delete)

@@ -18,7 +18,7 @@ LEADER_MS = 1_000
 
 _COLUMNS = (
     "node_id", "raft_addr", "client_addr", "kind", "is_leader", "reachable", "match_index", "lag_entries",
-    "suspect",
+    "suspect", "odd",
 )  # fmt: skip
 
 

@@ -132,6 +132,7 @@ class Config:
     snapshot_max_ms: int = _setting(
         600_000, "a snapshot that is not finished after this time is given up", 1_000, 86_400_000
     )
+    digest_ms: int = _setting(600_000, "time between two digests of all nodes' states; 0: never", 0, 1 << 40)
     snapshot_tail_entries: int = _setting(
         1_000, "log kept before the newest snapshot, for followers that lag a little", 0
     )

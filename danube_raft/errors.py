@@ -10,7 +10,7 @@
     │   └── PermissionDenied, Unauthenticated, ProtocolVersion
     ├── Uncertain           may have been applied: ask again with the same session and serial
     └── Fatal               this node or this data cannot be used
-        ├── Corrupt, DiskFailed (DiskFull)
+        ├── Corrupt, DiskFailed (DiskFull), StateReplaced
         └── ConfigInvalid, PortInUse, DataDirInUse, NewerFormat, CrashLoop
 
 The first two kinds travel on the wire as a stable code (below 100: Rejected; 100 to 149: Uncertain; from 150:
@@ -209,6 +209,13 @@ class DiskFull(DiskFailed):
     """There was no room for a write; what became of it is unknown."""
 
     code = 158
+
+
+class StateReplaced(Fatal):
+    """The state of this node was wrong, and a snapshot of the leader's has taken its place: start again with that."""
+
+    code = 159
+    exit_code = 16
 
 
 class ConfigInvalid(Fatal):

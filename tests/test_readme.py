@@ -81,7 +81,7 @@ def test_the_table_of_errors_is_complete() -> None:
 def test_the_settings_named_exist() -> None:
     table = TEXT.split("## Configuration")[1].split("##")[0]
     rows = re.findall(r"^\| ([a-z_, ]+) \|", table, re.MULTILINE)[1:]
-    assert len(rows) == 13
+    assert len(rows) == 14
     for row in rows:
         for setting in row.split(", "):
             assert hasattr(Config(), setting), setting

@@ -21,7 +21,7 @@ from danube_raft.client.async_leadership import AsyncLeadershipHandle
 from danube_raft.client.async_watch import AsyncWatch
 from danube_raft.client.call import REQUEST_MS, Call
 from danube_raft.client.channel import now_ms
-from danube_raft.client.operation import Ask, Page, Range, SavedMeta
+from danube_raft.client.operation import Ask, NodeDigest, Page, Range, SavedMeta
 from danube_raft.client.record import Listing, MetaOptions, Record, Swapped, Versioned, Written
 from danube_raft.client.stream import Options
 from danube_raft.client.subscription import Subscription
@@ -256,6 +256,17 @@ class AsyncMetadataStore:
         """Up to 1 MiB of that snapshot's file; empty behind its end, None if it was replaced by a newer one. All pieces
         come from one node: open a store with one endpoint for them."""
         return await self._ask(operation.snapshot_piece(meta, offset))
+
+    async def digest(self) -> int:
+        """Have every node hash its state at one index of the log, which is returned; compare what `digest_reports` says."""
+        return await self._ask(operation.digest())
+
+    async def digest_reports(
+        self, index: int = 0, endpoint: str | None = None
+    ) -> tuple[int, list[NodeDigest]]:
+        """The hashes at an index (0: at that of the newest digest), as far as a node has heard of them: that endpoint's, or
+        any. The index, and a row for each node that has reported."""
+        return await self._ask(operation.digest_reports(index), None, endpoint)
 
     async def members(self) -> list[dict[str, Any]]:
         """The members of the cluster, as the node that answers knows them."""

@@ -206,6 +206,28 @@ def snapshot_piece(meta: SavedMeta, offset: int) -> Ask[bytes | None]:
     return Ask("snapshot_piece", (meta.index, meta.term, offset), _first)
 
 
+class NodeDigest(NamedTuple):
+    """What a node has reported of its state: the SHA-256 of its encoding, comparable where `format` is the same."""
+
+    node_id: int
+    format: int
+    sha256: bytes
+
+
+def digest() -> Ask[int]:
+    """Have every node hash its state; the index of the log at which it does."""
+    return Ask("digest", (), _first)
+
+
+def digest_reports(index: int) -> Ask[tuple[int, list[NodeDigest]]]:
+    """What a node has heard of the digest at an index, or of the newest."""
+
+    def read(result: tuple[Any, ...]) -> tuple[int, list[NodeDigest]]:
+        return result[0], [NodeDigest(*row[:3]) for row in result[1]]
+
+    return Ask("digest_reports", (index,), read)
+
+
 def members() -> Ask[list[dict[str, Any]]]:
     """The members of the cluster."""
     return Ask("members", (), lambda result: list(result[0]))

@@ -19,6 +19,7 @@ from typing import Any
 
 from danube_raft.errors import Compacted, FutureRevision, InvalidArgument, NoSpace, Rejected
 from danube_raft.kv import limits
+from danube_raft.kv.digests import Digests, Report
 from danube_raft.kv.history import History
 from danube_raft.kv.leases import Lease, Leases
 from danube_raft.kv.record import LEASE, MOD_REVISION, VALUE, VERSION, Record, prefix_end
@@ -44,7 +45,10 @@ class Machine:
         self.cluster_ms = 0
         self.configuration = b""
         """Payload of the last configuration entry."""
+        self.digests = Digests()
+        """No part of the state: what this replica has heard of digests since it began."""
         self._wall_ms = 0
+        self._origin_node = 0
         self._handlers: dict[str, Callable[[Request], tuple[Any, ...]]] = {
             "put": self._put,
             "put_with_ttl": self._put_with_ttl,
@@ -54,6 +58,8 @@ class Machine:
             "allocate_id": self._allocate_id,
             "compact": self._compact,
             "expire": self._expire,
+            "digest": self._digest,
+            "digest_report": self._digest_report,
         }
 
     @classmethod
@@ -97,6 +103,7 @@ class Machine:
         self.applied_term = entry.term
         self.cluster_ms = max(self.cluster_ms, entry.stamp_ms)
         self._wall_ms = entry.wall_ms
+        self._origin_node = entry.origin[0]
         self.sessions.drop_idle(self.cluster_ms)
         if entry.kind == KIND_BATCH:
             if entry.origin != NO_ORIGIN:
@@ -235,6 +242,16 @@ class Machine:
             self.leases.drop(lease)
             expired += 1
         return (expired,)
+
+    def _digest(self, _request: Request) -> tuple[Any, ...]:
+        self.digests.ask(self.applied_index)
+        return (self.applied_index,)
+
+    def _digest_report(self, request: Request) -> tuple[Any, ...]:
+        """Of the node whose kv-server made the batch: nobody reports for another one."""
+        index, version, sha256 = request[ARGS:]
+        self.digests.report(index, self._origin_node, Report(version, sha256))
+        return ()
 
     # ---------------------------------------------------------------- shared by commands
 

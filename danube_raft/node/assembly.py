@@ -109,14 +109,29 @@ def build(
         return Consensus(
             config, identity, founding, random.SystemRandom(), wall_clock_ms, counters, pid, read_only
         )
+    endpoints[CLIENTS] = ClientPort(context, config, counters)
+    return _kv_server(config, identity, counters, pid, report, own_process, settled, read_only)
+
+
+def _kv_server(
+    config: Config,
+    identity: Identity,
+    counters: Counter[str],
+    pid: int,
+    report: Callable[[], None],
+    own_process: bool,
+    settled: Callable[[], None],
+    read_only: bool,
+) -> ProcessHandler:
+    from danube_raft.node.digest_jobs import ForkedDigest, SlicedDigest  # noqa: PLC0415
     from danube_raft.node.kv_server import KvServer  # noqa: PLC0415
     from danube_raft.node.snapshot_fork import ForkedSnapshot  # noqa: PLC0415
     from danube_raft.node.snapshot_jobs import SlicedSnapshot  # noqa: PLC0415
     from danube_raft.node.snapshot_shelf import Shelf  # noqa: PLC0415
     from danube_raft.storage.snapshots import Snapshots  # noqa: PLC0415
 
-    endpoints[CLIENTS] = ClientPort(context, config, counters)
     snapshots = Snapshots(Path(config.data_dir) / SNAPSHOTS_DIR, identity.cluster_id)
     shelf = Shelf(snapshots, counters, report, settled, read_only)
     begin = ForkedSnapshot if own_process else SlicedSnapshot
-    return KvServer(config, identity, counters, pid, shelf, begin, time.perf_counter_ns)
+    begin_digest = ForkedDigest if own_process else SlicedDigest
+    return KvServer(config, identity, counters, pid, shelf, begin, time.perf_counter_ns, begin_digest)

@@ -116,6 +116,7 @@ class Consensus:
         if wake is not None and now >= wake:
             core.timer(now)
         self._for_kv += self._space.turn(core, now)
+        self._snapshots.hand_over(core, now)
         output = core.take_output()
         self.outbox += [(LOG, message) for message in self._suspicion.end(core)]
         self._pass_on(output, now)
@@ -130,7 +131,7 @@ class Consensus:
     def next_timer(self) -> int | None:
         """The core's next timer, the next look at what is being sent, or the next time to say what is missing."""
         core_timer = None if self._core is None else self._core.next_timer()
-        wakes = (core_timer, self._snapshots.next_timer(), self._leaderless.say_at)
+        wakes = (core_timer, self._snapshots.next_timer(self._core), self._leaderless.say_at)
         return min((wake for wake in wakes if wake is not None), default=None)
 
     # ---------------------------------------------------------------- log-writer
@@ -330,7 +331,7 @@ class Consensus:
             self._counters["peer_messages_refused"] += 1
         elif type(message) in RAFT_MESSAGES:
             self._core.step(header, message, now)
-        elif isinstance(message, peer.InstallSnapshot | peer.InstallSnapshotReply):
+        elif isinstance(message, peer.InstallSnapshot | peer.InstallSnapshotReply | peer.AskSnapshot):
             if not self._snapshots.from_peer(self._core, header, message, now):
                 self._counters["peer_messages_refused"] += 1
         else:

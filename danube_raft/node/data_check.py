@@ -23,6 +23,7 @@ from danube_raft.storage.inspection import InspectedDir, InspectedLog
 from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, is_fresh, judge, newest
 from danube_raft.storage.recovery import Point, Recovery
 from danube_raft.storage.snapshot_file import NAME, UNFINISHED_SUFFIX, SnapshotMeta
+from danube_raft.storage.snapshots import ODD_NAME, Snapshots
 
 _SUSPECT = (
     "the node starts as SUSPECT: it does not vote, and what it confirms is not counted, until a leader has brought it up "
@@ -108,10 +109,21 @@ class _Check:
             part = f"{SNAPSHOTS_DIR}/{name}"
             if name.endswith(UNFINISHED_SUFFIX):
                 self._say(part, "was never finished; the next start removes it")
+            elif name == ODD_NAME:
+                with self._part(part):
+                    self._odd(part, directory)
             elif not NAME.fullmatch(name):
                 self._say(part, "is no snapshot of a node, and not used")
             else:
                 self._snapshot(part, directory / name)
+
+    def _odd(self, part: str, directory: Path) -> None:
+        odd = Snapshots(directory, self._cluster_id or 0).odd()
+        if odd is not None:
+            self._say(
+                part,
+                f"the state in these snapshots is wrong: {odd.reason}; while the node runs one of the leader's replaces them",
+            )
 
     def _snapshot(self, part: str, path: Path) -> None:
         self._report()

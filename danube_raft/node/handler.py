@@ -52,6 +52,13 @@ class Handler(Protocol):
         """Release what the handler owns: the log, for one."""
 
 
+class Timed(Protocol):
+    """A part of a handler that may wait for time."""
+
+    def next_timer(self) -> int | None:
+        """See Handler."""
+
+
 class ProcessHandler(Handler, Protocol):
     """One of the three processes of a node."""
 

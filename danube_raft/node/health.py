@@ -107,6 +107,9 @@ def _unsound(view: NodeView) -> list[str]:
         reasons.append(
             f"SUSPECT: {suspect}; it does not vote, and its acks do not count, until a leader has brought it up to date"
         )
+    odd = view.report(KV).get("odd")
+    if odd:
+        reasons.append(f"the state of this node is wrong: {odd}")
     if view.report(CONSENSUS).get("read_only"):
         reasons.append(
             "no space: the disk is full, and the node answers stale and session reads only; make room there, then it "

@@ -11,6 +11,7 @@ Rules:
 - An exception while applying ends the process: an entry is never skipped.
 - The state begins with a snapshot of this node's, or with nothing, as consensus says, and may be replaced by one of the
   leader's; what is committed behind it follows. Entries that it holds already may come, and are left out.
+- A state that is known to be wrong serves nobody: see `oddness.py`.
 - Reads and watches are served once everything has been applied that the leader had committed when it was first heard;
   until then they wait. The client port opens at that moment, or a while after the start, so that a node without a
   leader can say so.
@@ -22,22 +23,25 @@ from collections import Counter
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import DanubeRaftError, InvalidArgument, Overloaded, ProtocolVersion
+from danube_raft.errors import DanubeRaftError, InvalidArgument, ProtocolVersion
 from danube_raft.kv import limits
-from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
-from danube_raft.kv.record import VALUE
 from danube_raft.node.bodies import Bodies
 from danube_raft.node.catch_up import CatchUp
 from danube_raft.node.credit import Credit
+from danube_raft.node.digest_jobs import BeginDigest, SlicedDigest
+from danube_raft.node.digesting import REPORTS as DIGEST_REPORTS
+from danube_raft.node.digesting import Digesting
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope, FromClient, OpenPort
-from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, SUPERVISOR
+from danube_raft.node.handler import CLIENTS, CONSENSUS, KV, SUPERVISOR, Timed
 from danube_raft.node.histogram import Histogram, Stopwatch, stopped
 from danube_raft.node.identity import Identity
 from danube_raft.node.leadership import OP as LEADERSHIP_POLL
 from danube_raft.node.leadership import LeadershipPolls
+from danube_raft.node.oddness import Oddness
 from danube_raft.node.parked import Parked, Waiting
 from danube_raft.node.proposals import Batch, Proposals, found_in
+from danube_raft.node.read_answers import ReadAnswers
 from danube_raft.node.read_probe import ReadProbe
 from danube_raft.node.reads import Position, Reads
 from danube_raft.node.replies import Replies
@@ -49,15 +53,17 @@ from danube_raft.node.snapshot_taking import Taking
 from danube_raft.node.status import StatusQuestions, sizes
 from danube_raft.node.streams import Streams
 from danube_raft.node.upkeep import Upkeep
+from danube_raft.node.write_answers import WriteAnswers
 from danube_raft.node.write_gate import WriteGate
 from danube_raft.wire import local
-from danube_raft.wire.client import OP, REQUEST_ID, STATUS_OK, Request, check, kind_of
+from danube_raft.wire.client import OP, REQUEST_ID, check, kind_of
 from danube_raft.wire.entry import Entry, entry_bytes
 from danube_raft.wire.operations import ADMIN, INTERNAL, READ, WATCH, WRITE
 
 
 class KvServer:
-    """Handler of the kv-server process. `begin` makes snapshots as it suits the process, `stopwatch` times the rest."""
+    """Handler of the kv-server process. `begin` makes snapshots and `begin_digest` hashes as it suits the process,
+    `stopwatch` times the rest."""
 
     name = KV
 
@@ -70,6 +76,7 @@ class KvServer:
         shelf: Shelf,
         begin: Begin = SlicedSnapshot,
         stopwatch: Stopwatch = stopped,
+        begin_digest: BeginDigest = SlicedDigest,
     ) -> None:
         self.outbox: list[tuple[str, Any]] = []
         self._config = config
@@ -78,20 +85,24 @@ class KvServer:
         self._machine = Machine()
         self._begun_index = 0
         """The state began with a snapshot up to there."""
-        self._bounds = pages.Bounds(config.page_max_records, config.page_max_bytes)
         self._replies = Replies(identity.cluster_id, identity.node_id)
         self._bodies = Bodies(config)
         self._slow = SlowRequests(config)
         self._proposals = Proposals(config, self._slow)
-        self._reads = Reads(config, identity.cluster_id, self._answer_read, self._refuse, self._slow)
+        self._oddness = Oddness(shelf.store)
+        self._answers = ReadAnswers(config, self._machine.history, self._replies, self._oddness)
+        answers = self._answers
+        self._reads = Reads(config, identity.cluster_id, answers.answer, answers.refuse, self._slow)
         self._probe = ReadProbe(self._reads.take_number)
         self._streams = Streams(config, self._machine.history, self._replies)
         self._leadership = LeadershipPolls(config, self._machine.history, self._replies)
-        self._parked = Parked(config, self._refuse, self._slow)
+        self._parked = Parked(config, answers.refuse, self._slow)
         self._upkeep = Upkeep(config, self._machine)
         self._shelf = shelf
         self._taking = Taking(config, identity.node_id, shelf, begin)
         self._saving = Saving(config, self._replies, shelf, self._taking)
+        self._digesting = Digesting(config, identity.node_id, self._replies, self._oddness, begin_digest)
+        self._writes = WriteAnswers(self._replies, self._oddness, self._upkeep, self._digesting)
         self._origin = (identity.node_id, identity.boot_epoch)
         self._status = StatusQuestions(config, identity, self._replies, pid)
         self._stopwatch = stopwatch
@@ -100,10 +111,13 @@ class KvServer:
         self._answered: list[Batch] = []
         self._role = local.Role("starting", 0, 0, 0, 0, 0)
         self._credit = Credit(config)
-        self._read_bytes = 0
         self._gate = WriteGate(config)
         self._catch_up = CatchUp()
         self._open_at: int | None = 0
+        self._timed: tuple[Timed, ...] = (
+            self._catch_up, self._credit, self._parked, self._proposals, self._reads, self._probe, self._slow,
+            self._streams, self._leadership, self._upkeep, self._taking, self._digesting,
+        )  # fmt: skip
 
     @property
     def ready(self) -> bool:
@@ -118,7 +132,10 @@ class KvServer:
     def start(self, now: int) -> None:
         """Tell consensus from which snapshots it may choose. Raises DiskFailed."""
         self._open_at = now + self._config.election_max_ms
+        self._digesting.start(now)
         self._shelf.open()
+        self._oddness.open()
+        self._to_consensus(self._oddness.turn(self._taking, self._streams, now))
         self.outbox.append((CONSENSUS, self._shelf.found()))
 
     def receive(self, edge: str, message: Any, now: int) -> None:
@@ -138,6 +155,7 @@ class KvServer:
     def close(self) -> None:
         """Nothing outlives the process, nor does a snapshot that is being made."""
         self._taking.close()
+        self._digesting.close()
 
     def turn(self, now: int) -> None:
         """Close the batch of this turn, run what is due, feed watches, send the answers."""
@@ -149,7 +167,9 @@ class KvServer:
         if self._open_at is not None and (self._catch_up.done or now >= self._open_at):
             self._open_at = None
             outbox.append((CLIENTS, OpenPort()))
-        for request, chunk in self._upkeep.due(now):
+        self._digesting.turn(self._machine, now)
+        self._to_consensus(self._oddness.turn(self._taking, self._streams, now))
+        for request, chunk in (*self._upkeep.due(now), *self._digesting.due(now)):
             self._proposals.add(request, chunk, None)
         self._to_consensus(self._proposals.flush(now))
         again, expired = self._proposals.tick(now)
@@ -168,24 +188,11 @@ class KvServer:
         self._leadership.tick(now)
         self._slow.tick(now)
         outbox.extend([(CLIENTS, message) for message in self._replies.take()])
-        self._read_bytes = 0
+        self._answers.turn_ended()
 
     def next_timer(self) -> int | None:
         """The earliest of what waits for time."""
-        timers = (
-            self._open_at,
-            self._catch_up.next_timer(),
-            self._credit.next_timer(),
-            self._parked.next_timer(),
-            self._proposals.next_timer(),
-            self._reads.next_timer(),
-            self._probe.next_timer(),
-            self._slow.next_timer(),
-            self._streams.next_timer(),
-            self._leadership.next_timer(),
-            self._upkeep.next_timer(),
-            self._taking.next_timer(),
-        )
+        timers = (self._open_at, *[each.next_timer() for each in self._timed])
         return min((timer for timer in timers if timer is not None), default=None)
 
     def _position(self) -> Position:
@@ -210,6 +217,7 @@ class KvServer:
         try:
             request = check(raw)
             kind = kind_of(request[OP])
+            self._oddness.admit(request)
             if not self._catch_up.done and kind in (READ, WATCH):
                 self._parked.add(request, envelope, len(chunk), self._bodies.deadline(request, now))
             elif kind == WRITE:
@@ -222,6 +230,8 @@ class KvServer:
                 self._leadership.request(request, envelope, now)
             elif request[OP] in self._saving.ops:
                 self._saving.request(request, envelope, self._machine, self._catch_up.done, now)
+            elif request[OP] == DIGEST_REPORTS:
+                self._digesting.request(request, envelope, self._machine)
             elif kind == ADMIN:
                 self.outbox.append((CONSENSUS, self._status.ask(request, envelope)))
             elif kind == INTERNAL:
@@ -231,25 +241,6 @@ class KvServer:
         except DanubeRaftError as error:
             self._counters["client_requests_refused"] += 1
             self._replies.error(envelope, raw[REQUEST_ID], self._machine.revision, error)
-
-    def _answer_read(self, request: Request, envelope: Envelope, lag_ms: int | None) -> None:
-        try:
-            if self._read_bytes > self._config.turn_reply_max_bytes:
-                raise Overloaded("more is being read at once than one turn may answer; try again shortly")
-            result = pages.answer(self._machine.history, request, self._bounds)
-        except DanubeRaftError as error:
-            self._refuse(request, envelope, error)
-            return
-        if request[OP] != "get":
-            self._read_bytes += self._config.page_max_bytes
-        elif result[0] is not None:
-            self._read_bytes += len(result[0][VALUE])
-        if lag_ms is not None:
-            result = (*result, lag_ms)
-        self._replies.add(envelope, request[REQUEST_ID], STATUS_OK, self._machine.revision, result)
-
-    def _refuse(self, request: Request, envelope: Envelope, error: DanubeRaftError) -> None:
-        self._replies.error(envelope, request[REQUEST_ID], self._machine.revision, error)
 
     # ---------------------------------------------------------------- consensus
 
@@ -273,13 +264,21 @@ class KvServer:
             if message.read_only_index >= 0:
                 self._catch_up.reads_only(message.read_only_index)
         elif isinstance(message, local.StatusReply):
-            self._status.answer(message, self._sizes(), self._counters)
-        elif isinstance(message, local.LoadSnapshot):
+            self._status.answer(message, self._sizes(), self._counters, self._digesting.odd_nodes)
+        else:
+            self._of_snapshots(message, now)
+
+    def _of_snapshots(self, message: local.Message, now: int) -> None:
+        if isinstance(message, local.LoadSnapshot):
             self._load(message, now)
         elif isinstance(message, local.InstallSnapshot):
             self._install(message, now)
         elif isinstance(message, local.PointRead):
             self._taking.point_read(message)
+        elif isinstance(message, local.WantSnapshot):
+            self._taking.reach(message.index, self._machine, now)
+        elif isinstance(message, local.ReplaceState):
+            self._oddness.replace(message)
 
     def _load(self, chosen: local.LoadSnapshot, now: int) -> None:
         """Begin with a snapshot or with nothing, or say that the one that was chosen is damaged."""
@@ -292,6 +291,8 @@ class KvServer:
 
     def _install(self, point: local.InstallSnapshot, now: int) -> None:
         """Go on with the leader's snapshot. What waits for an own batch that it covers hears all that can be known."""
+        if self._oddness:
+            self._oddness.replace(self._shelf.installed(point.index, point.term))
         machine = self._shelf.install(point.index, point.term)
         if machine.applied_index > self._machine.applied_index:
             self._go_on_with(machine, now)
@@ -299,7 +300,7 @@ class KvServer:
             if boot_epoch == self._origin[1]:
                 over, again = self._proposals.installed(seq, now)
                 for batch in over:
-                    self._answer_writes(batch, [found_in(machine, request) for request in batch.requests])
+                    self._writes.answer(batch, [found_in(machine, request) for request in batch.requests])
                 self._to_consensus(again)
         self._to_consensus(self._taking.loaded(machine, self._machine.applied_index, now))
 
@@ -308,6 +309,8 @@ class KvServer:
         self._begun_index = machine.applied_index
         self._streams.attach(machine.history)
         self._leadership.attach(machine.history)
+        self._answers.attach(machine.history)
+        self._digesting.attach(now)
         self._upkeep.attach(machine, now)
         self._shelf.settle()
 
@@ -337,9 +340,10 @@ class KvServer:
             results = machine.apply(entry, None if batch is None else batch.requests)
             if batch is not None:
                 assert results is not None, "a batch that still waits has not been applied before"
-                self._answer_writes(batch, results)
+                self._writes.answer(batch, results)
                 self._answered.append(batch)
             self._to_consensus(self._proposals.fence(seq, now))
+        self._digesting.applied(machine, now, serving=self._catch_up.done)
         self._upkeep.applied(entry, now)
         size = entry_bytes(entry)
         self._taking.applied(size)
@@ -350,23 +354,14 @@ class KvServer:
     def _serve_parked(self, waiting: Waiting, now: int) -> None:
         request, envelope = waiting.request, waiting.envelope
         try:
+            self._oddness.admit(request)
             if kind_of(request[OP]) == READ:
                 self._reads.serve(request, envelope, waiting.deadline, self._position())
             else:
                 self._streams.request(request, envelope, now)
         except DanubeRaftError as error:
             self._counters["client_requests_refused"] += 1
-            self._refuse(request, envelope, error)
-
-    def _answer_writes(self, batch: Batch, results: list[Any]) -> None:
-        add = self._replies.add
-        for place, (waiter, (status, revision, result)) in enumerate(
-            zip(batch.waiters, results, strict=True)
-        ):
-            if waiter is not None:
-                add(waiter[0], waiter[1], status, revision, result)
-            else:
-                self._upkeep.done(batch.requests[place][OP])
+            self._answers.refuse(request, envelope, error)
 
     def _new_role(self, role: local.Role, now: int) -> None:
         self._role = role
@@ -378,6 +373,7 @@ class KvServer:
             self._probe.again(now)
         self._catch_up.new_leader(known, now)
         self._upkeep.new_role(role)
+        self._digesting.new_role(role)
         self._to_consensus(self._proposals.leader_changed(known, now))
 
     # ---------------------------------------------------------------- status
@@ -387,6 +383,7 @@ class KvServer:
         return {
             **self._sizes(),
             **self._taking.report(),
+            **self._digesting.report(),
             "applied_entries": self._applied_entries,
             "failed_commands": self._proposals.failed_commands,
             "slow_requests": self._slow.total,
@@ -397,4 +394,4 @@ class KvServer:
 
     def _sizes(self) -> dict[str, Any]:
         found = sizes(self._machine, self._proposals, self._reads, self._streams)
-        return {**found, **self._taking.sizes()}
+        return {**found, **self._taking.sizes(), **self._digesting.sizes()}

@@ -50,12 +50,13 @@ _GAUGES = {
         "state_bytes": ("state_bytes", "Size of the state, as it counts against its limit."),
         "snapshot_index": ("snapshot_index", "Last entry that is in the newest snapshot of this node."),
         "snapshot_bytes": ("snapshot_bytes", "Size of the newest snapshot's file."),
+        "digest_index": ("digest_index", "Index of the log of the last digest that was compared here."),
     },
 }
 """By process: metric, name in its report, help."""
 
-SNAPSHOT = "snapshot"
-"""The child of the kv-server that makes a snapshot; it shares most of its memory with its parent."""
+_HELPERS = {"snapshot": "snapshot_pid", "digest": "digest_pid"}
+"""Children of the kv-server, by the field of its report; they share most of their memory with it."""
 
 _COUNTERS = {
     CONSENSUS: {
@@ -76,6 +77,8 @@ _COUNTERS = {
             "snapshots_failed",
             "Snapshots that could not be made; the next attempt follows by itself.",
         ),
+        "digests": ("digests_made", "Hashes of its state that this node has made."),
+        "digests_failed": ("digests_failed", "Hashes of its state that could not be made."),
         "slow_requests": ("slow_requests", "Requests that took longer than slow_request_ms."),
     },
 }
@@ -101,6 +104,7 @@ class NodeCollector(Collector):
         # One look: a restart in the middle must not mix two boots.
         reports = {process.name: process.report for process in self._view.processes}
         yield from self._leadership(reports.get(CONSENSUS, {}))
+        yield from _digests(reports.get(KV, {}))
         for process, gauges in _GAUGES.items():
             report = reports.get(process, {})
             for name, (field, what) in gauges.items():
@@ -154,10 +158,9 @@ class NodeCollector(Collector):
         known = {process.name: process for process in self._view.processes}
         for name in (LOG, CONSENSUS, KV):
             up.add_metric([name], int(name in known and known[name].ready))
-        helper = known[KV].report.get("snapshot_pid", 0) if KV in known else 0
+        helpers = known[KV].report if KV in known else {}
         pids = {SUPERVISOR: self._supervisor_pid, **{name: view.pid for name, view in known.items()}}
-        if helper:
-            pids[SNAPSHOT] = helper
+        pids.update({name: helpers[field] for name, field in _HELPERS.items() if helpers.get(field)})
         for name, pid in pids.items():
             try:
                 process = psutil.Process(pid)
@@ -175,6 +178,15 @@ def _histogram(name: str, what: str, found: dict[str, Any]) -> Metric:
         total += count
         buckets.append((bound, total))
     return HistogramMetricFamily(PREFIX + name, what, buckets=buckets, sum_value=found["sum_s"])
+
+
+def _digests(report: dict[str, Any]) -> Iterator[Metric]:
+    odd = "Whether this node's state is wrong: not that of a majority."
+    yield GaugeMetricFamily(PREFIX + "digest_odd", odd, value=int(bool(report.get("odd"))))
+    differs = "Whether states of other nodes were not as they should be at the last digest."
+    yield GaugeMetricFamily(
+        PREFIX + "digest_differs", differs, value=int(bool(report.get("digest_difference")))
+    )
 
 
 def _refusals(reports: dict[str, dict[str, Any]]) -> Iterator[Metric]:

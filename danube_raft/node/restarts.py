@@ -4,6 +4,7 @@
   taken before the node ever served.
 - Failures in a row, each before the node had served for `STABLE_MS`, make the pause grow up to `RESTART_PAUSE_MAX_MS`;
   after `CRASHES_MAX` of them the node gives up. A start that lasted for `LASTED_MS` begins a new row.
+- A node whose wrong state was replaced has not failed: it starts again at once.
 - A disk that refused something gets one more chance: the next boot opens and proves the whole log. If it refuses again
   within `disk_stable_ms`, the node stays down with the exit code of a disk, however well it served in between: a disk
   that fails now and then loses data sooner or later, and the others do better without this node.
@@ -57,6 +58,9 @@ class Restarts:
             raise error
         if isinstance(error, errors.PortInUse) and not ending.served_before:
             raise error
+        if isinstance(error, errors.StateReplaced):
+            self.failures = 0
+            return 0
         if isinstance(error, errors.DiskFailed):
             self._disk_failed(error, ending.ended_at)
         served = ending.ready_at and ending.ended_at - ending.ready_at > STABLE_MS

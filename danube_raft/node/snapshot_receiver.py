@@ -1,7 +1,8 @@
 """The follower's part in sending snapshots: pieces of the leader's go to the log-writer, and the whole into the log.
 
 - Only the leader of the term that this node is in is listened to. Its heartbeats say that it lives; pieces do not.
-- What this node has committed already it does not need: it says that it has it, once that is on its disk.
+- What this node has committed already it does not need: it says that it has it, once that is on its disk. Only where
+  its state is wrong is such a snapshot `wanted`: see `snapshot_replacement.py`.
 - A whole snapshot is installed by the core, as one write in the order of all others, once the kv-server has loaded
   what it began with: the log must not begin behind a state that is still being read. When that write is durable the
   kv-server is told, between what was committed before and what comes after.
@@ -33,6 +34,7 @@ class Announced(NamedTuple):
     size_bytes: int
     stamp_ms: int
     configuration: bytes
+    sha256: bytes
 
 
 class SnapshotReceiver:
@@ -52,15 +54,16 @@ class SnapshotReceiver:
         return 0 if known is None else known.index
 
     def piece(
-        self, core: Core, sender: int, piece: peer.InstallSnapshot, now: int
+        self, core: Core, sender: int, piece: peer.InstallSnapshot, now: int, wanted: int | None = None
     ) -> local.StagePiece | peer.InstallSnapshotReply | None:
-        """A piece of the leader's: what the log-writer has to do, or what to answer at once. None: not listened to."""
+        """A piece of the leader's: what the log-writer has to do, or what to answer at once. None: not listened to.
+        `wanted`: one that reaches so far is needed, whatever is committed."""
         if core.role != "follower" or core.leader_id != sender or _configuration(piece) is None:
             return None
         if core.passive:
             # Its disk is full, and what it says that it has would be a promise.
             return None
-        if piece.index <= core.commit_index:
+        if piece.index <= core.commit_index and (wanted is None or piece.index < wanted):
             if piece.index > core.durable_index:
                 # It will be here, and not yet: then the leader hears it with the ack of those entries.
                 return None
@@ -68,7 +71,10 @@ class SnapshotReceiver:
         if core.installing:
             return None
         announced = Announced(
-            piece.index, piece.last_term, piece.chain, piece.size_bytes, piece.stamp_ms, piece.configuration
+            *piece[:4],
+            piece.stamp_ms,
+            piece.configuration,
+            piece.sha256,
         )
         if announced != self._arriving:
             self._arriving, self._whole, self._began_at = announced, False, now
@@ -87,6 +93,14 @@ class SnapshotReceiver:
             return None
         self._whole = staged.complete
         return _reply(staged.index, staged.term, staged.offset, installed=False)
+
+    def take_owned(self, core: Core) -> Announced | None:
+        """What is whole and ends with an entry that this log has, taken: there is nothing to install."""
+        whole = self._arriving
+        if whole is None or not self._whole or core.installing or not core.has(whole.index, whole.term):
+            return None
+        self._arriving, self._whole = None, False
+        return whole
 
     def install(self, core: Core, now: int) -> local.InstallPoint | None:
         """Install what is whole, if it is of use. The core's output has been taken."""

@@ -1,5 +1,6 @@
 """The leader's part in sending snapshots: one transfer for each peer that needs what only a snapshot has.
 
+- So does a peer whose state is wrong, for as long as it asks: it gets one that reaches what it has asked for.
 - The newest snapshot is sent, and stays the one of its transfer while newer ones are made. When it is gone, or the log
   behind it is, the newest one is begun.
 - The receiver says which offset it wants; nothing else is believed, so another leader goes on where one has stopped.
@@ -20,6 +21,8 @@ from danube_raft.config import Config
 from danube_raft.wire import local, peer
 
 RESEND_HEARTBEATS = 10
+ASKED_MS = 5_000
+"""So long after it last asked a peer is taken to need a snapshot still; it asks every second."""
 
 log = logging.getLogger("danube_raft.snapshots")
 
@@ -57,6 +60,8 @@ class SnapshotSender:
         self._config = config
         self._silence_ms = RESEND_HEARTBEATS * config.heartbeat_ms
         self._transfers: dict[int, Transfer] = {}
+        self._asked: dict[int, tuple[int, int]] = {}
+        """By peer: what a snapshot for it has to reach, and until when."""
 
     @property
     def offsets(self) -> dict[int, int]:
@@ -73,14 +78,34 @@ class SnapshotSender:
         recent = [each.snapshot.index for each in self._transfers.values() if now - each.began_at < limit]
         return min(recent, default=None)
 
+    def asked(self, by: int, index: int, now: int) -> None:
+        """A peer needs a snapshot that reaches `index`, though its log does not."""
+        self._asked[by] = (index, now + ASKED_MS)
+
+    def stop(self) -> None:
+        """Nothing is sent any more, and what arrives of what was is inert."""
+        self._transfers.clear()
+        self._asked.clear()
+
+    def _needs(self, progress: Mapping[int, str], newest: local.SnapshotDone | None, now: int) -> list[int]:
+        """Who gets one now."""
+        self._asked = {to: (index, until) for to, (index, until) in self._asked.items() if now < until}
+        reached = 0 if newest is None else newest.index
+        return [
+            to
+            for to, state in progress.items()
+            if state == "snapshot" or (to in self._asked and self._asked[to][0] <= reached)
+        ]
+
     def turn(
         self, progress: Mapping[int, str], newest: local.SnapshotDone | None, purged_index: int, now: int
     ) -> list[local.ReadPiece]:
         """Begin, repeat and end transfers by what each peer is known to need (see `Core.progress`); pieces to be read."""
-        for to in [to for to in self._transfers if progress.get(to) != "snapshot"]:
+        needs = self._needs(progress, newest, now)
+        for to in [to for to in self._transfers if to not in needs]:
             self._end(to, now)
-        for to, state in progress.items():
-            if state == "snapshot" and newest is not None:
+        for to in needs:
+            if newest is not None:
                 self._look_after(to, newest, purged_index, now)
         return [
             piece
@@ -122,6 +147,8 @@ class SnapshotSender:
             return
         size = transfer.snapshot.size_bytes
         if reply.installed:
+            # Whose state was wrong says so when it has begun with this one.
+            self._asked.pop(sender, None)
             transfer.installed = True
             transfer.due_at = now + self._silence_ms
         elif reply.offset < transfer.wanted:

@@ -23,7 +23,7 @@ from danube_raft.kv.machine import Machine
 from danube_raft.kv.restorer import restore
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.storage.snapshot_store import SnapshotStore
-from danube_raft.wire.local import SnapshotsFound
+from danube_raft.wire.local import ReplaceState, SnapshotsFound
 
 log = logging.getLogger("danube_raft.kv_server")
 
@@ -92,15 +92,23 @@ class Shelf:
     def install(self, index: int, term: int) -> Machine:
         """The state in a snapshot of the leader's behind which this node's log begins. Raises Corrupt, NewerFormat or
         DiskFailed: then this node has no state to go on with."""
+        meta = self._installed(index, term)
+        machine = self._read(meta)
+        self._keep((meta,))
+        return machine
+
+    def installed(self, index: int, term: int) -> ReplaceState:
+        """That snapshot, for a node whose own state is wrong. Raises Corrupt or DiskFailed."""
+        return ReplaceState(index, term, self._installed(index, term).sha256)
+
+    def _installed(self, index: int, term: int) -> SnapshotMeta:
         candidates = self.store.newest().candidates
         meta = next((each for each in candidates if (each.index, each.term) == (index, term)), None)
         if meta is None:
             raise Corrupt(
                 f"the log begins behind the snapshot of index {index} in term {term}, which is not there"
             )
-        machine = self._read(meta)
-        self._keep((meta,))
-        return machine
+        return meta
 
     def made(self, meta: SnapshotMeta) -> None:
         """This one was just made, and the log goes on behind it."""

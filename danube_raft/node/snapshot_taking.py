@@ -62,6 +62,7 @@ class Taking:
         self._paused_until = 0
         self._durations = Histogram()
         self._taken = self._failed = 0
+        self._stopped = False
 
     def loaded(self, machine: Machine, applied_index: int, now: int) -> list[SnapshotDone | Applied]:
         """The newest snapshot was loaded into `machine`, if there is one; the state in use is that of `applied_index`.
@@ -89,6 +90,21 @@ class Taking:
         """Make one as soon as no other one is being made, and the pause after a failure is over."""
         self._due_at = max(now, self._paused_until)
 
+    def reach(self, index: int, machine: Machine, now: int) -> None:
+        """Another node needs one that reaches `index`, if there is none yet. One that is being made may have begun too
+        early; whoever asks again finds out."""
+        newest = self._shelf.newest
+        there = newest is not None and newest.index >= index
+        if not there and not self._stopped and machine.applied_index >= index and not self.busy:
+            self.request(now)
+
+    def stop(self, now: int) -> None:
+        """The state is wrong: no snapshot of it from now on, nor the one that is being made."""
+        if self._run is not None and not self._stopped:
+            self._run.abandon()
+            self._poll_at = now
+        self._stopped = True
+
     def point_read(self, point: PointRead) -> None:
         """What consensus was asked for; of use only to the job that is waiting for it."""
         run = self._run
@@ -101,7 +117,7 @@ class Taking:
         said: list[AskPoint | SnapshotDone] = []
         if self._run is not None:
             said += self._look_after(self._run, now)
-        if self._run is None:
+        if self._run is None and not self._stopped:
             said += self._begin_if_due(machine, now)
         return said
 
@@ -179,6 +195,8 @@ class Taking:
         """When `turn` is wanted."""
         if self._run is not None:
             return self._poll_at
+        if self._stopped:
+            return None
         due_at = min(self._due_at, self._rest.until) if self._full else self._due_at
         return None if due_at == NEVER else due_at
 

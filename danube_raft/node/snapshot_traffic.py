@@ -5,6 +5,8 @@
 - Nothing is staged before the kv-server has spoken: it removes what was left unfinished by the boot before.
 - The log is forgotten only as far as `retention.py` allows, and never beyond what is applied; where the disk was found
   full it stays as it is, and nothing is staged or installed.
+- A node whose state is wrong hands out no snapshot and forgets nothing of its log (`snapshot_replacement.py`); one that
+  leads such a node has a snapshot made that it can use.
 - A point of the log that an installation is about to replace is not told: the snapshot for which it was asked is given up.
 """
 
@@ -19,6 +21,7 @@ from danube_raft.errors import Corrupt
 from danube_raft.node.handler import KV, LOG
 from danube_raft.node.retention import Retention
 from danube_raft.node.snapshot_receiver import SnapshotReceiver
+from danube_raft.node.snapshot_replacement import Replacement
 from danube_raft.node.snapshot_sender import SnapshotSender
 from danube_raft.raft.core import Core
 from danube_raft.wire import local, peer
@@ -44,6 +47,7 @@ class SnapshotTraffic:
         self._retention = Retention(config)
         self._sender = SnapshotSender(config)
         self._receiver = SnapshotReceiver()
+        self._replacement: Replacement | None = None
         self._heard_kv = False
         self._found: tuple[tuple[int, int], ...] | None = None
         self._chosen: tuple[int, int] | None = None
@@ -64,18 +68,28 @@ class SnapshotTraffic:
     def turn(self, core: Core, kv_loaded: bool, now: int) -> None:
         """What follows from all that has arrived. The core's output has been taken and passed on."""
         self._choose(core)
+        if self._replacement is not None:
+            self._replacement.turn(core, self._receiver, now)
         point = self._receiver.install(core, now) if kv_loaded else None
         if point is not None:
             self._outbox.append((LOG, point))
-        pieces = self._sender.turn(core.progress, self._retention.newest, core.snapshot_index, now)
+        newest = None if self._replacement is not None else self._retention.newest
+        pieces = self._sender.turn(core.progress, newest, core.snapshot_index, now)
         self._outbox.extend([(LOG, piece) for piece in pieces])
         pinned = self._sender.pinned(now)
         if self._may_purge or pinned != self._pinned:
             self._pinned = pinned
             self._purge(core, pinned, now)
 
-    def next_timer(self) -> int | None:
+    def hand_over(self, core: Core, now: int) -> None:
+        """A leader whose state is wrong leads no longer than it must. The core's output is about to be taken."""
+        if self._replacement is not None:
+            self._replacement.hand_over(core, now)
+
+    def next_timer(self, core: Core | None) -> int | None:
         """When `turn` is wanted."""
+        if self._replacement is not None:
+            return self._replacement.next_timer(core)
         return self._sender.next_timer()
 
     # ---------------------------------------------------------------- kv-server
@@ -90,6 +104,9 @@ class SnapshotTraffic:
             # What was made before an installation is of no use behind it.
             if message.index >= core.snapshot_index and self._retention.done(message):
                 self._may_purge = True
+        elif isinstance(message, local.Odd):
+            self._replacement = Replacement(message.index, self._outbox, self._tell)
+            self._sender.stop()
         elif isinstance(message, local.AskPoint):
             assert core is not None, "it has applied what it asks about"
             if not core.installing and message.index >= core.snapshot_index:
@@ -120,7 +137,10 @@ class SnapshotTraffic:
     def from_log(self, core: Core, message: local.Message, now: int) -> None:
         """What the log-writer answers."""
         if isinstance(message, local.PointRead):
-            self._outbox.append((KV, message))
+            if self._replacement is not None:
+                self._replacement.point_read(message)
+            else:
+                self._outbox.append((KV, message))
         elif isinstance(message, local.Piece):
             for to, piece in self._sender.piece_read(message, now):
                 self._tell(to, piece)
@@ -141,7 +161,7 @@ class SnapshotTraffic:
             self._tell(core.leader_id, reply)
 
     def _purge(self, core: Core, pinned: int | None, now: int) -> None:
-        if core.passive:
+        if core.passive or self._replacement is not None:
             return
         wanted = self._retention.purge_to(pinned)
         index = min(wanted, core.applied_index)
@@ -163,13 +183,25 @@ class SnapshotTraffic:
         if isinstance(message, peer.InstallSnapshotReply):
             self._sender.replied(header.sender, message, now)
             return True
+        if isinstance(message, peer.AskSnapshot):
+            self._asked(core, header.sender, message.index, now)
+            return True
         assert isinstance(message, peer.InstallSnapshot)
-        todo = self._receiver.piece(core, header.sender, message, now)
+        wanted = None if self._replacement is None else self._replacement.wanted(core)
+        todo = self._receiver.piece(core, header.sender, message, now, wanted)
         if isinstance(todo, local.StagePiece):
             self._outbox.append((LOG, todo))
         else:
             self._answer(core, todo)
         return todo is not None
+
+    def _asked(self, core: Core, by: int, index: int, now: int) -> None:
+        """The state of a follower is wrong. Whose own is wrong too is of no help."""
+        if core.role != "leader" or self._replacement is not None:
+            return
+        self._sender.asked(by, index, now)
+        if self.newest_index < index:
+            self._outbox.append((KV, local.WantSnapshot(index)))
 
     def unsent(self, to: int) -> None:
         """A piece for that peer did not leave."""

@@ -6,6 +6,7 @@ no deadline.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from danube_raft.config import Config
@@ -42,12 +43,14 @@ class StatusQuestions:
         self._waiting[number] = (request[OP], envelope, request[REQUEST_ID])
         return StatusRequest(number)
 
-    def answer(self, message: StatusReply, own: dict[str, Any], counters: dict[str, int]) -> None:
-        """Consensus' half has come; `own` is the kv-server's."""
+    def answer(
+        self, message: StatusReply, own: dict[str, Any], counters: dict[str, int], odd: Collection[int] = ()
+    ) -> None:
+        """Consensus' half has come; `own` is the kv-server's, as is `odd`: the nodes whose state is wrong."""
         op, envelope, request_id = self._waiting.pop(message.id)
         theirs = message.status
         if op == "members":
-            result: Any = theirs.get("members", [])
+            result: Any = [{**row, "odd": row["node_id"] in odd} for row in theirs.get("members", [])]
         else:
             pids = {**theirs.pop("pids"), KV: self._pid}
             counters = {**theirs.pop("counters", {}), **counters}

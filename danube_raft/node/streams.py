@@ -144,6 +144,18 @@ class Streams:
         for key in [key for key in self._cut if key[0][0] == identity]:
             del self._cut[key]
 
+    def end_all(self) -> None:
+        """The state is wrong: everybody hears that another node is to be asked."""
+        error = Overloaded(
+            "the state of this node is wrong: the watch ended, watch again elsewhere from its cursor"
+        )
+        for key in list(self._streams):
+            self._replies.error(*key, self._history.revision, error)
+            self._drop(key)
+        for poll in self._polls:
+            self._replies.error(poll.envelope, poll.request_id, self._history.revision, error)
+        self._polls, self._poll_at = [], NEVER
+
     def connection_slow(self, identity: bytes, now: int) -> None:
         """An answer did not fit into the queue of the connection: no later frame may follow it."""
         lost = list(self._by_connection.get(identity, ()))

@@ -62,6 +62,7 @@ from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.sim.seen import SeenConsensus, SeenKvServer
 from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.surroundings import Surroundings
+from danube_raft.sim.unhurried_digest import digester
 from danube_raft.sim.unhurried_snapshot import beginner
 from danube_raft.sim.wall_clock import WallClock
 from danube_raft.storage.memory_snapshots import MemorySnapshots
@@ -98,10 +99,9 @@ class Node:
         """What happened here that a run should have met."""
         self.role = _STARTING
         """As consensus last told it, in this boot."""
-        self.low_space = False  # as is this
+        self.low_space = self._was_suspect = False  # as are these
         self.read_only = False
         """Whether it has started on a full disk."""
-        self._was_suspect = False  # and still is
         self.wall_clock = WallClock(around.schedule, source)
         self.steps = SnapshotSteps(node_id, self.disk, self.counts, around.tell)
         self._config = config
@@ -147,18 +147,18 @@ class Node:
     def boot(self) -> None:
         """Start the three processes under the next boot epoch."""
         assert not self.up
-        self.boots += 1
+        self.boots, self.up, self.open = self.boots + 1, True, False
         around, config = self._around, self._config
         identity = Identity(self.node_id, self._founding.cluster_id, self.boots)
         around.trace.add(around.schedule.now, "boot", self.node_id, self.boots)
         around.tell(Booted(self.node_id, self.boots))
-        self.up, self.open = True, False
         self.read_only = self.disk.no_room > 0
         if self.read_only:
             self._count("started_read_only")
             around.tell(StartedReadOnly(self.node_id))
         shelf = Shelf(self._snapshots(), Counter(), read_only=self.read_only)
-        self._kv = SeenKvServer(config, identity, Counter(), 3, shelf, beginner(self._random))
+        begin, begin_digest = beginner(self._random), digester(self._random)
+        self._kv = SeenKvServer(config, identity, Counter(), 3, shelf, begin, begin_digest=begin_digest)
         self._kv.loaded = self._loaded
         stage = SnapshotStage(self._snapshots(), identity.cluster_id)
         self._consensus = SeenConsensus(
@@ -178,6 +178,7 @@ class Node:
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish, writer.is_busy = disk.sync_us, disk.finish, lambda: disk.is_busy
         writer.may_fail, writer.failed = disk.has_failed, self._process_ended
+        self._processes[KV].failed = self._process_ended
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
         for process in self._processes.values():
@@ -204,9 +205,8 @@ class Node:
         if found is not None:
             self.suspect = True
             self.counts["promises_lost"] += found.hard_state != self.disk.promised
-            self._around.tell(
-                Forgot(self.node_id, found.purged.index, disks.terms(found), self.disk.promised)
-            )
+            kept = disks.terms(found)
+            self._around.tell(Forgot(self.node_id, found.purged.index, kept, self.disk.promised))
         return found
 
     def _marked(self, suspect: bool) -> None:

@@ -16,7 +16,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from danube_raft.errors import DiskFailed
+from danube_raft.errors import DiskFailed, StateReplaced
 from danube_raft.node.handler import Handler
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 
@@ -80,7 +80,7 @@ class Process:
         self.is_busy: Callable[[], bool] = lambda: False
         """For the log-writer: a turn that says nothing may have begun a sync too."""
         self.failed: Callable[[], None] = lambda: None
-        """The disk has failed: the process ends, and with it the node."""
+        """The disk has failed, or a wrong state was replaced: the process ends, and with it the node."""
         self.may_fail: Callable[[], bool] = lambda: False
         """Whether the disk was made to fail. Any other error of a handler is one of the product, and ends the run."""
         self.takes: Callable[[str, Any], None] | None = None
@@ -137,10 +137,15 @@ class Process:
         self._turn_at = None
         handler, now = self.handler, self._clock.read()
         taken, self._queue = self._queue[:DRAIN_MESSAGES], self._queue[DRAIN_MESSAGES:]
-        for edge, message in taken:
-            if self.takes is not None:
-                self.takes(edge, message)
-            handler.receive(edge, message, now)
+        try:
+            for edge, message in taken:
+                if self.takes is not None:
+                    self.takes(edge, message)
+                handler.receive(edge, message, now)
+        except StateReplaced:
+            self.alive = False
+            self.failed()
+            return
         self._end_turn()
 
     def _survives(self, step: Callable[[int], None]) -> bool:

@@ -116,6 +116,8 @@ def _report(world: World) -> Report:
     effects["leases_seen_cleared"] = world.checks.ttl.seen_cleared
     effects["stopped_receiving"] = sum(effects[f"stopped at {step}"] for step in RECEIVING)
     effects["snapshots_sent_needlessly"] = world.checks.snapshots.needless
+    effects["digests_reported"] = world.checks.digests.reported
+    effects["digests_compared"] = world.checks.digests.compared
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -188,6 +190,7 @@ NEEDED = (
     "restarts_from_snapshot", "loads_of_the_older",
     "no_room", "started_read_only", "room_again", "passive_commits",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
+    "digests_reported", "digests_compared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
 RARE = (*(f"stopped at {step}" for step in STEPS), "installs_interrupted", "transfers_resumed")
@@ -197,7 +200,7 @@ RARE_WORLDS = 2_000
 
 FROM_TWO = {
     "bounded_reads_heard", "watches_resumed_elsewhere", "handed_over", "told_to_campaign", "campaigns_when_told",
-    "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged",
+    "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "digests_compared",
 }  # fmt: skip
 """Of `NEEDED`, what takes two nodes, beside the faults that do."""
 FROM_THREE = {

@@ -19,6 +19,7 @@ SIZES = (1, 2, *9 * (3,), *2 * (4,), *4 * (5,), 6, 7)
 
 WATCHERS_MAX = 4
 SNAPSHOTS_SHARE = 1 / 3
+DIGESTS_SHARE = 1 / 4
 BARE = 1_000
 """Number of the client without a session."""
 WATCHING = 2_000
@@ -95,7 +96,16 @@ def choose(options: Options) -> Settings:
         watchers=source.randint(0, WATCHERS_MAX),
         snapshots=False,
     )
-    return _with_snapshots(options.seed, chosen._replace(config=_for_watches(source, config)))
+    chosen = _with_snapshots(options.seed, chosen._replace(config=_for_watches(source, config)))
+    return _with_digests(options.seed, chosen)
+
+
+def _with_digests(seed: int, settings: Settings) -> Settings:
+    """In a quarter of all worlds, with snapshots or without: the states are compared all the time."""
+    source = random.Random(f"{seed}/digests")  # noqa: S311 -- a seed has to repeat
+    if source.random() >= DIGESTS_SHARE:
+        return settings
+    return settings._replace(config=replace(settings.config, digest_ms=source.choice((200, 1_000, 4_000))))
 
 
 def _with_snapshots(seed: int, settings: Settings) -> Settings:

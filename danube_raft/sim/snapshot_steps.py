@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from danube_raft.sim.checks.facts import Fact, LoadTold, PurgeIssued, SnapshotTold
+from danube_raft.sim.checks.facts import Fact, FoundOdd, LoadTold, PurgeIssued, SnapshotTold
 from danube_raft.sim.disk import Disk
 from danube_raft.sim.schedule import MS
 from danube_raft.wire import local, peer
@@ -18,8 +18,13 @@ from danube_raft.wire import local, peer
 STEPS = ("take", "taken", "purge", "send", "stage", "staged", "install", "load", "start")
 """Begin to write one, have written it; forget the log; send and receive a piece; have received all; begin the log behind
 it; load it into the state machine; begin with one's own after a restart."""
+REPLACING = ("odd", "ask", "compare", "replace")
+"""Steps of a node whose state is wrong, beside those of receiving: say so, ask the leader for a snapshot, compare it with
+the own log, take it in place of all others. No honest world has them."""
 
 _STEP_OF: dict[type, str] = {
+    local.Odd: "odd",
+    local.ReplaceState: "replace",
     local.AskPoint: "take",
     local.Purge: "purge",
     local.StagePiece: "stage",
@@ -49,21 +54,21 @@ class SnapshotSteps:
         self._counts = counts
         self._tell = tell
         self._trap: tuple[str, Callable[[], None]] | None = None
-        self._taking = self._installing = False
+        self._taking = self._installing = self._odd = False
         self._loaded = (0, 0)
         self._piece: _Piece | None = None
         """The last that was taken."""
 
     def set_trap(self, step: str, spring: Callable[[], None]) -> None:
         """Call `spring` when `step` is reached, once; in place of any trap before."""
-        assert step in STEPS
+        assert step in (*STEPS, *REPLACING)
         self._trap = (step, spring)
 
     def stopped(self) -> None:
         """The node has crashed."""
         self._counts["takes_interrupted"] += self._taking
         self._counts["installs_interrupted"] += self._installing
-        self._taking = self._installing = False
+        self._taking = self._installing = self._odd = False
         self._loaded = (0, 0)
         self._piece = None
         self._trap = None
@@ -85,6 +90,12 @@ class SnapshotSteps:
                 self._reached("staged")
         elif isinstance(message, local.InstallSnapshot | local.LoadSnapshot):
             self._load(message)
+        elif isinstance(message, local.Odd):
+            self._tell(FoundOdd(node, message.index))
+            self._odd = True
+        elif isinstance(message, local.ReadPoint) and self._odd:
+            # Whose state is wrong makes no snapshot of its own.
+            self._reached("compare")
         step = _STEP_OF.get(type(message))
         if step is not None:
             self._reached(step)
@@ -94,6 +105,8 @@ class SnapshotSteps:
         if isinstance(message, peer.InstallSnapshot):
             self._counts["snapshots_sent"] += message.offset == 0
             self._reached("send")
+        elif isinstance(message, peer.AskSnapshot):
+            self._reached("ask")
 
     def received(self, header: peer.Header, message: peer.Message, now: int) -> None:
         """Consensus takes this of a peer, at virtual time `now`."""

@@ -13,7 +13,8 @@ from danube_raft.node.snapshot_jobs import Job, SlicedSnapshot
 from danube_raft.node.snapshot_shelf import Shelf
 
 
-def _split(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+def split(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """In pieces of at most so many bytes."""
     for chunk in chunks:
         for start in range(0, len(chunk), size):
             yield chunk[start : start + size]
@@ -24,7 +25,7 @@ class UnhurriedSnapshot(SlicedSnapshot):
 
     def __init__(self, shelf: Shelf, machine: Machine, source: random.Random) -> None:
         super().__init__(shelf, machine)
-        self._chunks = _split(self._chunks, source.choice((50, 500, 5_000)))
+        self._chunks = split(self._chunks, source.choice((50, 500, 5_000)))
         self._pause_ms = source.choice((1, 5, 40))
 
     @property

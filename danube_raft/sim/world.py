@@ -8,6 +8,8 @@ In a third of all worlds the nodes make snapshots all the time and keep hardly a
 snapshots in pieces, nodes begin with one of theirs, nodes and processes end at every step of that, snapshots are damaged
 while their node is down, one at a time and never the last good one.
 
+In a quarter of all worlds the nodes compare their states all the time, and must find no difference.
+
 Not in these worlds: forming a cluster and changing its members, the child that writes a snapshot (it is made in slices
 of its process's turns), long polls of watches and of
 leadership, sockets and the supervisor. Each has tests of its own; a seed says nothing about them.

@@ -22,6 +22,7 @@ from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
 from danube_raft.storage.entry_format import CHAIN_BYTES
 from danube_raft.storage.memory_log import AFTER, BEFORE
 from danube_raft.storage.snapshot_file import (
+    NAME,
     UNFINISHED_SUFFIX,
     Framing,
     SnapshotMeta,
@@ -79,7 +80,7 @@ class MemoryFolder:
     @property
     def whole(self) -> list[str]:
         """Names of finished files, sorted by age."""
-        return sorted(name for name in self.files if not name.endswith(UNFINISHED_SUFFIX))
+        return sorted(name for name in self.files if NAME.fullmatch(name))
 
     def good(self) -> list[str]:
         """Those of `whole` that can be read to their end; what is to fail does not fail here."""
@@ -178,6 +179,12 @@ class MemorySnapshots(Snapshots):
     def _delete(self, names: Iterable[str]) -> None:
         for name in names:
             del self._folder.files[name]
+
+    def _put(self, name: str, content: bytes) -> None:
+        self._folder.fails(WRITE)
+        self._folder.fails(COMMIT, BEFORE)
+        self._folder.files[name] = bytearray(content)
+        self._folder.fails(COMMIT, AFTER)
 
 
 class _Unfinished:

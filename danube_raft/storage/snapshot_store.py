@@ -29,6 +29,14 @@ class Pruned(NamedTuple):
     skipped: list[tuple[str, str]]
 
 
+class Odd(NamedTuple):
+    """The state of this node is wrong, in its snapshots too: the digest at `index` has shown it (0: not known any more).
+    `reason` is for people."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    reason: str
+
+
 class Writer(Protocol):
     """A snapshot being written. Its methods raise DiskFailed."""
 
@@ -96,6 +104,18 @@ class SnapshotStore(Protocol):
 
     def discard(self, index: int, term: int) -> None:
         """Delete what was left of writing one; nothing if it is finished. Raises DiskFailed."""
+
+    def odd(self) -> Odd | None:
+        """What `mark_odd` has kept. A mark that cannot be understood is one all the same. Raises DiskFailed."""
+
+    def mark_odd(self, odd: Odd) -> None:
+        """Keep that, durably, until `clear_odd`. Raises DiskFailed."""
+
+    def keep_only(self, meta: SnapshotMeta) -> None:
+        """Delete all others, newer ones too, durably. Raises DiskFailed."""
+
+    def clear_odd(self) -> None:
+        """There is a right state again, and no other: durably. Raises DiskFailed."""
 
     def delete_before(self, oldest: SnapshotMeta) -> None:
         """Delete all that are older than this one, damaged or not. Raises DiskFailed."""

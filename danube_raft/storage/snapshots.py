@@ -3,6 +3,7 @@
     <data_dir>/snapshots/<term>-<index>.snap                     whole, or damaged later by the disk
     <data_dir>/snapshots/<term>-<index>.snap.tmp                 being written by this node
     <data_dir>/snapshots/<term>-<index>.snap.<SHA-256>.tmp       being received
+    <data_dir>/snapshots/odd                                     the node's state is wrong, and all of them may be
 
 - A name without `.tmp` is only ever given to a whole file, by rename. What ends in `.tmp` when the node starts is left
   over from a death and is removed.
@@ -38,10 +39,13 @@ from danube_raft.storage.snapshot_file import (
     verify,
     write_all,
 )
-from danube_raft.storage.snapshot_store import Found, Pruned
+from danube_raft.storage.snapshot_store import Found, Odd, Pruned
+from danube_raft.wire import codec
 
 KEEP = 2
 """Snapshots that are kept: one to start from, one in case it cannot be read."""
+ODD_NAME = "odd"
+ODD_FORMAT = 1
 
 
 class Snapshots:
@@ -94,7 +98,7 @@ class Snapshots:
         with guarded(self.directory, "read"):
             names = sorted(self._names(), reverse=True)
         for name in names:
-            if name.endswith(UNFINISHED_SUFFIX):
+            if name.endswith(UNFINISHED_SUFFIX) or name == ODD_NAME:
                 continue
             if not NAME.fullmatch(name):
                 skipped.append((name, "its name is not a snapshot's"))
@@ -130,6 +134,35 @@ class Snapshots:
         unfinished = SnapshotMeta(index, term, self._cluster_id).name + UNFINISHED_SUFFIX
         with guarded(self.directory, "delete an unfinished snapshot in"):
             self._delete([name for name in self._names() if name == unfinished])
+
+    def odd(self) -> Odd | None:
+        """See SnapshotStore."""
+        with guarded(self.directory, "look for the mark of an odd state in"):
+            if ODD_NAME not in self._names():
+                return None
+            with self._file(ODD_NAME).open("rb") as file:
+                content = file.read()
+        try:
+            version, index, reason = codec.unpack(content)
+            codec.expect(version == ODD_FORMAT and type(index) is int and type(reason) is str, "an odd mark")
+        except (codec.Malformed, TypeError, ValueError):
+            return Odd(0, "it was marked as wrong, and the mark is damaged")
+        return Odd(index, reason)
+
+    def mark_odd(self, odd: Odd) -> None:
+        """See SnapshotStore."""
+        with guarded(self.directory, "mark the state as odd in"):
+            self._put(ODD_NAME, codec.pack((ODD_FORMAT, *odd)))
+
+    def keep_only(self, meta: SnapshotMeta) -> None:
+        """See SnapshotStore."""
+        with guarded(self.directory, "delete wrong snapshots in"):
+            self._delete([name for name in self._names() if NAME.fullmatch(name) and name != meta.name])
+
+    def clear_odd(self) -> None:
+        """See SnapshotStore."""
+        with guarded(self.directory, "remove the mark of an odd state in"):
+            self._delete([name for name in self._names() if name == ODD_NAME])
 
     def delete_before(self, oldest: SnapshotMeta) -> None:
         """See SnapshotStore."""
@@ -180,6 +213,14 @@ class Snapshots:
             (self.directory / name).unlink()
         if names:
             sync_directory(self.directory)
+
+    def _put(self, name: str, content: bytes) -> None:
+        unfinished = self.directory / (name + UNFINISHED_SUFFIX)
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        publish(unfinished, self.directory / name)
 
 
 def check_possible(meta: SnapshotMeta) -> None:

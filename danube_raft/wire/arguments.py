@@ -14,6 +14,7 @@ from danube_raft.errors import InvalidArgument, KeyEmpty, RequestTooLarge
 MAX_KEY_BYTES = 4096
 MAX_INTEGER = 2**53
 """What every language's numbers hold exactly."""
+SHA256_BYTES = 32
 COUNTERS = "/counters/"
 """Keys below this prefix are written by `allocate_id` only."""
 
@@ -108,6 +109,12 @@ def token(name: str, value: Any) -> None:
     """A continue token, or nil."""
     if value is not None and type(value) is not bytes:
         raise InvalidArgument(f"{name} must be a continue token from an earlier page")
+
+
+def sha256(name: str, value: Any) -> None:
+    """A SHA-256."""
+    if type(value) is not bytes or len(value) != SHA256_BYTES:
+        raise InvalidArgument(f"{name} must be the {SHA256_BYTES} bytes of a SHA-256")
 
 
 def pairs(name: str, value: Any) -> None:

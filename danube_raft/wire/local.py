@@ -19,15 +19,18 @@ from danube_raft.wire.local_snapshots import (
     InstallPoint,
     InstallSnapshot,
     LoadSnapshot,
+    Odd,
     Piece,
     PointRead,
     Purge,
     ReadPiece,
     ReadPoint,
+    ReplaceState,
     SnapshotDone,
     SnapshotsFound,
     Staged,
     StagePiece,
+    WantSnapshot,
 )
 
 # ---------------------------------------------------------------- kv-server → consensus
@@ -265,7 +268,7 @@ Message = (
     | ReadReady | Role | InstallSnapshot | Removed | MembershipReply | StatusReply | Write | ReadLog | Purge
     | InstallPoint | Recovered | Durable | LogChunk | Ready | Progress | Status | Failed | Stop | AskFresh | FreshAnswer
     | ConfirmRead | ReadConfirmed | SnapshotsFound | AskPoint | LoadSnapshot | ReadPoint | ReadPiece | StagePiece
-    | PointRead | Piece | Staged | LeftSuspect | Space | FreeSpace
+    | PointRead | Piece | Staged | LeftSuspect | Space | FreeSpace | Odd | WantSnapshot | ReplaceState
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
@@ -273,7 +276,7 @@ KINDS: tuple[type[Message], ...] = (
     ReadReady, Role, InstallSnapshot, Removed, MembershipReply, StatusReply, Write, ReadLog, Purge, InstallPoint,
     Recovered, Durable, LogChunk, Ready, Progress, Status, Failed, Stop, AskFresh, FreshAnswer, ConfirmRead,
     ReadConfirmed, SnapshotsFound, AskPoint, LoadSnapshot, ReadPoint, ReadPiece, StagePiece, PointRead, Piece, Staged,
-    LeftSuspect, Space, FreeSpace,
+    LeftSuspect, Space, FreeSpace, Odd, WantSnapshot, ReplaceState,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

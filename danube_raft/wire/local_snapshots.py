@@ -37,6 +37,12 @@ class SnapshotDone(NamedTuple):
     configuration: bytes
 
 
+class Odd(NamedTuple):
+    """The state of this node is wrong, as the digest at `index` has shown. No snapshot of it is being made any more."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
 # ---------------------------------------------------------------- consensus → kv-server
 
 
@@ -54,6 +60,21 @@ class InstallSnapshot(NamedTuple):
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     term: int
+
+
+class WantSnapshot(NamedTuple):
+    """A follower whose state is wrong needs a snapshot that reaches `index`, and there is none yet."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
+class ReplaceState(NamedTuple):
+    """The leader's snapshot at (index, term), whose file has this SHA-256, is here, proven and durable, and this log goes
+    on behind it: it is what an odd node starts again with."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+    term: int
+    sha256: bytes
 
 
 # ---------------------------------------------------------------- consensus → log-writer

@@ -90,8 +90,22 @@ OPERATIONS: dict[str, Operation] = {
         "first id of the block",
     ),
     "compact": Operation(WRITE, (Argument("revision", arguments.positive),), "compaction revision"),
+    "digest": Operation(
+        WRITE,
+        (),
+        "index of the log at which every node hashes its state; the hashes are told by digest_reports",
+    ),
     "expire": Operation(
         INTERNAL, (Argument("leases", arguments.pairs),), "number of leases that had expired"
+    ),
+    "digest_report": Operation(
+        INTERNAL,
+        (
+            Argument("index", arguments.positive),
+            Argument("format", arguments.natural),
+            Argument("sha256", arguments.sha256),
+        ),
+        "nothing",
     ),
     "get": Operation(
         READ,
@@ -157,6 +171,12 @@ OPERATIONS: dict[str, Operation] = {
     ),
     "status": Operation(ADMIN, (), "map of the node's state"),
     "members": Operation(ADMIN, (), "list of maps, one per member"),
+    "digest_reports": Operation(
+        ADMIN,
+        (Argument("index", arguments.natural, 0),),
+        "index of the digest (0 asked for the newest), and [node id, format, SHA-256] of each node that has reported its "
+        "hash, as far as this node has heard since it started",
+    ),
     "snapshot_take": Operation(
         ADMIN,
         (Argument("index", arguments.natural, 0),),

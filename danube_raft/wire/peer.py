@@ -130,6 +130,12 @@ class InstallSnapshotReply(NamedTuple):
     installed: bool
 
 
+class AskSnapshot(NamedTuple):
+    """A follower whose state is wrong asks its leader for a snapshot that reaches `index`; repeated until it has one."""
+
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
 class TimeoutNow(NamedTuple):
     """Campaign at once: leadership is handed to you."""
 
@@ -208,13 +214,13 @@ class PrepareInitReply(NamedTuple):
 Message = (
     RequestPreVote | PreVoteReply | RequestVote | VoteReply | AppendEntries | AppendReply | Heartbeat | HeartbeatReply
     | InstallSnapshot | InstallSnapshotReply | TimeoutNow | ForwardBatch | ForwardRejected | ForwardReadIndex
-    | ForwardReadReply | GetNodeInfo | NodeInfo | PrepareInit | PrepareInitReply
+    | ForwardReadReply | GetNodeInfo | NodeInfo | PrepareInit | PrepareInitReply | AskSnapshot
 )  # fmt: skip
 
 KINDS: tuple[type[Message], ...] = (
     RequestPreVote, PreVoteReply, RequestVote, VoteReply, AppendEntries, AppendReply, Heartbeat, HeartbeatReply,
     InstallSnapshot, InstallSnapshotReply, TimeoutNow, ForwardBatch, ForwardRejected, ForwardReadIndex,
-    ForwardReadReply, GetNodeInfo, NodeInfo, PrepareInit, PrepareInitReply,
+    ForwardReadReply, GetNodeInfo, NodeInfo, PrepareInit, PrepareInitReply, AskSnapshot,
 )  # fmt: skip
 """The position of a class here is its kind on the wire: add at the end only."""
 

@@ -14,6 +14,8 @@ from data_dirs import CLUSTER, ENTRIES, NODE, history, made
 from danube_raft.storage.data_dir import DataDir
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.snapshot_file import SnapshotMeta, SnapshotWriter, read
+from danube_raft.storage.snapshot_store import Odd
+from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
 from danube_raft.wire.entry import HardState
 
@@ -200,6 +202,14 @@ def test_a_snapshot_of_another_cluster_is_damage(run: Run, data: Path) -> None:
     directory.release()
     parts = shown(run, data, 11)
     assert [state for part, (state, _) in parts.items() if part.startswith("snapshots/")] == ["Corrupt"] * 2
+
+
+def test_a_state_that_is_known_to_be_wrong_is_told_and_is_no_damage(run: Run, data: Path) -> None:
+    """Its files are whole; only the other nodes can tell."""
+    Snapshots(data / "snapshots", CLUSTER).mark_odd(Odd(9, "at index 9 it is not what a majority has"))
+    parts = shown(run, data, 0)
+    assert "at index 9" in parts["snapshots/odd"][1]
+    assert "one of the leader's replaces them" in parts["snapshots/odd"][1]
 
 
 def test_leftovers_are_told_and_are_no_damage(run: Run, data: Path) -> None:

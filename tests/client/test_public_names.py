@@ -16,8 +16,8 @@ NAMES = [
 ]  # fmt: skip
 
 METHODS = [
-    "allocate_monotonic_id", "close", "compact", "compare_and_swap", "count", "delete", "delete_prefix", "get",
-    "get_bulk", "get_children", "get_childrens", "get_prefix", "keys", "leadership", "list_and_watch", "members", "pages", "put",
+    "allocate_monotonic_id", "close", "compact", "compare_and_swap", "count", "delete", "delete_prefix", "digest",
+    "digest_reports", "get", "get_bulk", "get_children", "get_childrens", "get_prefix", "keys", "leadership", "list_and_watch", "members", "pages", "put",
     "put_with_ttl", "range", "snapshot_piece", "snapshot_take", "status", "watch",
 ]  # fmt: skip
 

@@ -142,8 +142,9 @@ def test_a_log_or_a_store_that_is_not_sound_is_not_ready(seen: Seen) -> None:
     seen.confirm()
     seen.processes[CONSENSUS].report = {**LEADING, "suspect": "the log ends before the mark"}
     seen.processes[CONSENSUS].report |= {"low_space": True, "disk_free_bytes": 100 << 20}
-    seen.processes[KV].report = {"full": True}
-    lost, low, full = seen.ready()
+    seen.processes[KV].report = {"full": True, "odd": "at index 9 it is not what a majority has"}
+    lost, odd, low, full = seen.ready()
+    assert odd == "the state of this node is wrong: at index 9 it is not what a majority has"
     assert low.startswith("no space: 100 MiB are free")
     assert "the log ends before the mark" in lost
     assert "store is full" in full

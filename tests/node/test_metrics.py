@@ -98,6 +98,17 @@ def test_the_numbers_are_those_of_the_node(watched: Watched) -> None:
     assert watched.samples()["proposals_failed_total"] == 1
 
 
+def test_a_wrong_state_and_a_difference_are_told(watched: Watched) -> None:
+    watched.tell()
+    found = watched.samples()
+    assert (found["digest_odd"], found["digest_differs"], found["digests_total"]) == (0, 0, 0)
+    kv = watched.view.processes[[each.name for each in watched.view.processes].index(KV)]
+    kv.report |= {"odd": "it is", "digest_difference": "they do", "digests_made": 3, "digest_index": 9}
+    found = watched.samples()
+    assert (found["digest_odd"], found["digest_differs"], found["digests_total"]) == (1, 1, 3)
+    assert found["digest_index"] == 9
+
+
 def test_each_sync_and_each_group_of_commits_is_one_observation(watched: Watched) -> None:
     watched.tell()
     before = watched.samples()

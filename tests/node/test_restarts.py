@@ -17,6 +17,7 @@ from danube_raft.errors import (
     Fatal,
     NewerFormat,
     PortInUse,
+    StateReplaced,
 )
 from danube_raft.node.restarts import (
     CRASHES_MAX,
@@ -104,6 +105,14 @@ def test_other_failures_in_between_do_not_make_a_disk_sound() -> None:
     restarts.after(ending(20_000))
     with pytest.raises(DiskFailed):
         restarts.after(ending(30_000, DiskFailed("EIO")))
+
+
+def test_a_state_that_was_replaced_is_no_failure() -> None:
+    """However soon after the start, and how often: what was wrong is mended each time."""
+    restarts = Restarts(Config())
+    for number in range(CRASHES_MAX * 2):
+        assert restarts.after(ending(10_000 + number, StateReplaced("the leader's"))) == 0
+    assert restarts.failures == 0
 
 
 def test_how_long_a_disk_has_to_be_sound_is_a_setting() -> None:

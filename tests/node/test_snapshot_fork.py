@@ -19,7 +19,7 @@ from stepped_kv import CLUSTER_ID, TINY, SteppedKv, chain, puts
 
 from danube_raft.errors import DiskFailed
 from danube_raft.kv.machine import Machine
-from danube_raft.node import snapshot_fork
+from danube_raft.node import forked_child, snapshot_fork
 from danube_raft.node.snapshot_fork import ForkedSnapshot
 from danube_raft.node.snapshot_jobs import Failed, Outcome
 from danube_raft.node.snapshot_shelf import Shelf
@@ -85,7 +85,7 @@ def settled(job: ForkedSnapshot) -> psutil.Process:
     until(
         lambda: (
             child.name() == "dr-snapshot"
-            and child.nice() == min(psutil.Process().nice() + snapshot_fork.NICE, 19)
+            and child.nice() == min(psutil.Process().nice() + forked_child.NICE, 19)
         )
     )
     return child
@@ -175,9 +175,9 @@ def test_a_signal_for_the_node_ends_the_child_and_does_not_run_the_nodes_handler
 
 def test_a_parent_that_closes_its_pipe_ends_it(waiting: ForkedSnapshot) -> None:
     """The second net: the kernel's signal is missed if the parent died before it was asked for."""
-    assert waiting._point is not None
-    os.close(waiting._point)
-    waiting._point = os.open(os.devnull, os.O_WRONLY)
+    assert waiting._child._tells is not None
+    os.close(waiting._child._tells)
+    waiting._child._tells = os.open(os.devnull, os.O_WRONLY)
     assert outcome(waiting) == Failed("its process ended with 1")
 
 

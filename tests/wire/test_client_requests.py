@@ -33,7 +33,13 @@ GOLDEN: dict[str, tuple[tuple[Any, ...], str, tuple[Any, ...]]] = {
     ),
     "allocate_id": (("t", 9), "9b01ab616c6c6f636174655f696405" + BARE + "a17409", ("t", 9)),
     "compact": ((300,), "9a01a7636f6d7061637405" + BARE + "cd012c", (300,)),
+    "digest": ((), "9901a664696765737405" + BARE, ()),
     "expire": ((((1, 0), (2, 7)),), "9a01a665787069726505" + BARE + "92920100920207", (((1, 0), (2, 7)),)),
+    "digest_report": (
+        (7, 1, b"s" * 32),
+        "9c01ad6469676573745f7265706f727405" + BARE + "0701c420" + "73" * 32,
+        (7, 1, b"s" * 32),
+    ),
     "get": (("/a",), "9a01a367657405" + BARE + "a22f61", ("/a", None)),
     "range": (
         ("/a", 10),
@@ -65,6 +71,7 @@ GOLDEN: dict[str, tuple[tuple[Any, ...], str, tuple[Any, ...]]] = {
     ),
     "status": ((), "9901a673746174757305" + BARE, ()),
     "members": ((), "9901a76d656d6265727305" + BARE, ()),
+    "digest_reports": ((7,), "9a01ae6469676573745f7265706f72747305" + BARE + "07", (7,)),
     "snapshot_take": ((7,), "9a01ad736e617073686f745f74616b6505" + BARE + "07", (7,)),
     "snapshot_piece": (
         (7, 2, 1_048_576, 65_536),
@@ -145,6 +152,8 @@ def _request(op: str, *arguments: Any) -> tuple[Any, ...]:
         ("allocate_id", ("",), KeyEmpty), ("compact", (0,), InvalidArgument),
         ("expire", ([],), InvalidArgument), ("expire", (((1,),),), InvalidArgument),
         ("expire", (((0, 1),),), InvalidArgument), ("expire", (((1, 0),) * 1001,), InvalidArgument),
+        ("digest_report", (0, 1, bytes(32)), InvalidArgument), ("digest_report", (7, -1, bytes(32)), InvalidArgument),
+        ("digest_report", (7, 1, bytes(31)), InvalidArgument), ("digest_report", (7, 1, "s" * 32), InvalidArgument),
         ("get", ("/a", 0), InvalidArgument), ("range", ("/", 0), InvalidArgument),
         ("range", ("p" * 4097,), RequestTooLarge), ("range", ("/", None, "token"), InvalidArgument),
         ("watch", ((),), InvalidArgument), ("watch", (("/",) * 65,), InvalidArgument),
@@ -206,7 +215,7 @@ def test_an_answer_to_a_broken_request_still_finds_its_id() -> None:
 
 def test_kinds_say_which_way_a_request_goes() -> None:
     kinds = {op: client.kind_of(op) for op in OPERATIONS}
-    assert [op for op, kind in kinds.items() if kind == INTERNAL] == ["expire"]
+    assert [op for op, kind in kinds.items() if kind == INTERNAL] == ["expire", "digest_report"]
     assert {op for op, kind in kinds.items() if kind == READ} == {"get", "range", "get_children", "get_bulk"}
     assert set(kinds.values()) == {WRITE, INTERNAL, READ, WATCH, ADMIN}
     assert client.kind_of("nonsense") is client.kind_of(5) is client.kind_of(("put",)) is None

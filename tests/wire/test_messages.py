@@ -74,6 +74,9 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.LeftSuspect(), "922705"),
     (local.Space(True, 9), "942805c309"),
     (local.FreeSpace(9), "93290509"),
+    (local.Odd(9), "932a0509"),
+    (local.WantSnapshot(9), "932b0509"),
+    (local.ReplaceState(9, 3, b"s"), "952c050903c40173"),
 ]  # fmt: skip
 
 PEER: list[tuple[peer.Message, str]] = [
@@ -98,6 +101,7 @@ PEER: list[tuple[peer.Message, str]] = [
      "9f01104d01020304014da3613a31a3613a3291a3623a31c30109"),
     (peer.PrepareInit(77, b"c", 1_000), "9a01114d010203044dc40163cd03e8"),
     (peer.PrepareInitReply(False, "no", 77), "9a01124d01020304c2a26e6f4d"),
+    (peer.AskSnapshot(9), "9801134d0102030409"),
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from danube_raft.sim.checks.bounded import BoundedReads
+from danube_raft.sim.checks.digests import DigestsAgree
 from danube_raft.sim.checks.elected import Elected
 from danube_raft.sim.checks.election_safety import ElectionSafety
 from danube_raft.sim.checks.expected_errors import ExpectedErrors
@@ -63,7 +64,9 @@ class Checks:
         self.bounded = BoundedReads(self.view, drift_ppm)
         self.watches = WatchOrder(self.view)
         self.snapshots = SnapshotsFit(self.view, good)
-        self.handed_over = HandedOver((lambda: 0) if timings is None else timings.now)
+        now = (lambda: 0) if timings is None else timings.now
+        self.digests = DigestsAgree(self.view, now)
+        self.handed_over = HandedOver(now)
         checks: tuple[Check, ...] = (
             self.handed_over,
             ElectionSafety(self.view),
@@ -82,6 +85,7 @@ class Checks:
             self.bounded,
             self.watches,
             self.snapshots,
+            self.digests,
             ExpectedErrors(self.view),
             *([] if timings is None else [LeadershipEnds(self.view, timings)]),
         )

@@ -188,6 +188,13 @@ class StartedReadOnly(NamedTuple):
     node: int
 
 
+class FoundOdd(NamedTuple):
+    """The kv-server takes its own state for wrong, as the digest at `index` has shown, and said so."""
+
+    node: int
+    index: int  # type: ignore[assignment]  # a field, not tuple.index
+
+
 class HandedOut(NamedTuple):
     """A watch hands out all events of a revision. What `watch` holds is from before that."""
 
@@ -206,7 +213,7 @@ class Marked(NamedTuple):
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
     | ReadAsked | ReadAnswered | Sent | Refused | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
-    | Filled | StartedReadOnly
+    | Filled | StartedReadOnly | FoundOdd
 )  # fmt: skip
 
 

@@ -87,6 +87,8 @@ class SnapshotsFit:
             raise Violation(
                 f"node {fact.node} has a snapshot of {done.index}, and has applied {handed}: {done}"
             )
+        if fact.node in self._view.falsified:
+            return
         point = (done.index, done.term)
         file = (done.chain, done.size_bytes, done.sha256, done.stamp_ms, done.configuration)
         if self._files.setdefault(point, file) != file:
@@ -104,7 +106,9 @@ class SnapshotsFit:
     def _loaded(self, fact: Loaded) -> None:
         if fact.upto != self._view.replicas[fact.node].loaded:
             raise Violation(f"node {fact.node} has loaded {fact.upto}, which it was not told to")
-        if fact.digest != self._reference.digest_at(fact.upto):
+        if fact.digest == self._reference.digest_at(fact.upto):
+            self._view.falsified.discard(fact.node)
+        elif fact.node not in self._view.falsified:
             raise Violation(f"node {fact.node} has loaded a state of {fact.upto} that the log does not make")
 
     def _sent(self, header: peer.Header, message: peer.InstallSnapshot) -> None:

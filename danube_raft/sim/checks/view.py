@@ -94,6 +94,8 @@ class View:
         self.replicas = {node_id: Replica() for node_id in ids}
         self.voters = ids
         self.committed: list[Entry] = []
+        self.falsified: set[int] = set()
+        """Nodes whose state a test has made wrong, until they begin with a right one."""
 
     def take(self, fact: Fact) -> None:
         """Make the fact known."""

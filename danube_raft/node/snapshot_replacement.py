@@ -1,0 +1,79 @@
+"""Consensus' part in replacing a state that is wrong, on the node that has it (INTERNALS §9, Digest).
+
+- Its log is as good as any: it votes, acknowledges and stores. Of the state in its snapshots nothing leaves it, and of
+  its log nothing is forgotten, so that it goes on behind whatever the leader sends.
+- If it leads it hands leadership over. As a follower it asks its leader, again and again, for a snapshot that reaches
+  the digest that has shown it, and its own log.
+- Such a snapshot is staged like any other, although it ends with an entry that is committed here. When it is whole, and
+  this log has that very entry with the same chain, the kv-server starts again with it. One that is ahead of the log is
+  installed like any other, which comes to the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from danube_raft.node.handler import KV, LOG
+from danube_raft.node.snapshot_receiver import Announced, SnapshotReceiver
+from danube_raft.raft.core import Core
+from danube_raft.wire import local, peer
+
+ASK_MS = 1_000
+HAND_OVER_MS = 1_000
+
+log = logging.getLogger("danube_raft.snapshots")
+
+
+class Replacement:
+    """Of a node whose state the digest at `index` has shown to be wrong."""
+
+    def __init__(
+        self, index: int, outbox: list[tuple[str, Any]], tell: Callable[[int, peer.Message], None]
+    ) -> None:
+        self._index = index
+        self._outbox = outbox
+        self._tell = tell
+        self._ask_at = 0
+        self._hand_over_at = 0
+        self._comparing: Announced | None = None
+
+    def wanted(self, core: Core) -> int:
+        """What a snapshot has to reach."""
+        return max(self._index, core.snapshot_index)
+
+    def hand_over(self, core: Core, now: int) -> None:
+        """Before the core's output is taken."""
+        if core.role == "leader" and now >= self._hand_over_at:
+            self._hand_over_at = now + HAND_OVER_MS
+            if core.transfer(0, now) is None:
+                log.info("handing leadership over: the state of this node is wrong")
+
+    def turn(self, core: Core, receiver: SnapshotReceiver, now: int) -> None:
+        """Ask, and look at what has arrived."""
+        if self._comparing is None:
+            self._comparing = receiver.take_owned(core)
+            if self._comparing is not None:
+                self._outbox.append((LOG, local.ReadPoint(self._comparing.index)))
+        if core.role == "follower" and core.leader_id and not core.passive and now >= self._ask_at:
+            self._ask_at = now + ASK_MS
+            self._tell(core.leader_id, peer.AskSnapshot(self.wanted(core)))
+
+    def point_read(self, point: local.PointRead) -> None:
+        """The log-writer says what the log is at the end of the snapshot."""
+        found, self._comparing = self._comparing, None
+        if found is None or point.index != found.index:
+            self._comparing = found
+        elif (point.term, point.chain) == (found.term, found.chain):
+            self._outbox.append((KV, local.ReplaceState(found.index, found.term, found.sha256)))
+        else:
+            log.error("the leader's snapshot of index %d is not of this log: it is not used", found.index)
+
+    def next_timer(self, core: Core | None) -> int | None:
+        """When `hand_over` or `turn` is wanted."""
+        if core is None or core.passive:
+            return None
+        if core.role == "leader":
+            return self._hand_over_at
+        return self._ask_at if core.role == "follower" and core.leader_id else None
