@@ -20,7 +20,7 @@ from danube_raft.storage import durable_mark
 from danube_raft.storage.durable_mark import Mark, MarkFile
 from danube_raft.storage.entry_format import WAY_OUT
 from danube_raft.storage.inspection import InspectedDir, InspectedLog
-from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, is_fresh, judge, newest
+from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, judge, newest
 from danube_raft.storage.recovery import Point, Recovery
 from danube_raft.storage.snapshot_file import NAME, UNFINISHED_SUFFIX, SnapshotMeta
 
@@ -66,6 +66,7 @@ class _Check:
         self._report = report
         self._findings: list[Finding] = []
         self._cluster_id: int | None = None
+        self._started = True
         self._good: list[SnapshotMeta] = []
 
     def run(self) -> list[Finding]:
@@ -78,18 +79,23 @@ class _Check:
         return self._findings
 
     def _identity(self) -> None:
+        known = False
         with self._part("identity"):
             found = self._data_dir.identity()
             if found is None:
                 self._say("identity", "none yet: the node was never started")
+                self._started = False
                 return
+            known = True
             self._cluster_id = found.cluster_id or None
             cluster = f"of cluster {found.cluster_id}" if found.cluster_id else "of no cluster yet"
             self._say("identity", f"node {found.node_id} {cluster}")
         with self._part("boot epoch"):
             self._say("boot epoch", f"started {self._data_dir.boot_epoch()} times")
         with self._part("founding"):
-            promise = self._data_dir.founding()
+            # Whether a missing one was lost is known from the identity, if that can be read.
+            there = known or (self._data_dir.path / "founding.json").exists()
+            promise = self._data_dir.founding() if there else None
             if promise is not None:
                 self._say(
                     "founding", f"promised to node {promise.initialiser} for cluster {promise.cluster_id}"
@@ -146,20 +152,21 @@ class _Check:
                 self._say("start", self._beginning(found, log))
 
     def _no_log(self) -> None:
-        known = None
+        known = Mark()
         with self._part("mark"):
-            known = self._known_mark()
-        if self._good or (known is not None and known != Mark()):
-            what = "there are snapshots" if self._good else "the durable mark vouches for entries"
-            self._bad("log", Corrupt(f"is gone, and {what}; {WAY_OUT}"))
+            known = self._known_mark() if self._started else Mark()
+        if known != Mark():
+            self._bad("log", Corrupt(f"is gone, and the durable mark vouches for entries; {_SUSPECT}"))
+        elif self._good:
+            self._bad("log", Corrupt(f"is gone, and there are snapshots; {WAY_OUT}"))
         else:
             self._say("log", "none yet: the node has not begun to write")
 
-    def _known_mark(self) -> Mark | None:
-        """What the durable mark says, None if there is none. Raises Corrupt, NewerFormat or DiskFailed."""
+    def _known_mark(self) -> Mark:
+        """What the durable mark says. Raises Corrupt, NewerFormat or DiskFailed."""
         slots = MarkFile(self._data_dir.path / durable_mark.NAME).read()
         if slots is None:
-            return None
+            raise Corrupt(f"{MISSING}; {_SUSPECT}")
         found = newest(slots)
         if found is None:
             raise Corrupt(f"{UNREADABLE}; {_SUSPECT}")
@@ -168,10 +175,6 @@ class _Check:
     def _mark(self, found: Recovery, log: InspectedLog) -> None:
         """What the log-writer finds when it compares the two. Raises Corrupt, NewerFormat or DiskFailed."""
         mark = self._known_mark()
-        if mark is None:
-            if not is_fresh(found):
-                raise Corrupt(f"{MISSING}; {_SUSPECT}")
-            return
         suspect = mark.suspect or judge(mark, found, log)
         if suspect:
             raise Corrupt(f"{suspect}; {_SUSPECT}")

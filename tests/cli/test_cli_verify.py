@@ -140,6 +140,16 @@ def test_snapshots_without_a_log_are_damage(run: Run, data: Path) -> None:
     assert "the durable mark vouches" in shown(run, data, 11)["log"][1]
 
 
+def test_a_log_that_is_gone_with_its_mark_is_not_taken_for_one_that_never_was(run: Run, data: Path) -> None:
+    for name in ("log", "snapshots"):
+        shutil.rmtree(data / name)
+    (data / "mark").unlink()
+    state, said = shown(run, data, 11)["mark"]
+    assert state == "Corrupt"
+    assert "is missing" in said
+    assert "SUSPECT" in said
+
+
 def test_a_log_that_has_lost_its_end_is_found_by_the_mark(run: Run, data: Path, tmp_path: Path) -> None:
     """RocksDB opens what is left without a word; only the mark can tell."""
     shorter = tmp_path / "shorter"

@@ -19,6 +19,7 @@ from danube_raft.config import Config
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.storage.data_dir import DataDir, Identity
 from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.entry_format import CHAIN_BYTES, chain_after
 from danube_raft.storage.log_store import RocksLogStore
@@ -34,7 +35,7 @@ from danube_raft.wire.entry import (
     pack_configuration,
 )
 
-CLUSTER_ID = 7
+NODE_ID, CLUSTER_ID = 5, 7
 PIECE_BYTES = 200
 FOREIGN_CHAIN = bytes(range(16))
 """Of an entry that this log never had."""
@@ -134,6 +135,14 @@ def states() -> list[State]:
     return found
 
 
+def starts() -> list[int]:
+    """How often the node was started before each of `states()` was reached."""
+    found = [1]
+    for step in (step for together in STEPS for step in together):
+        found.append(found[-1] + isinstance(step, Restart))
+    return found
+
+
 def numbered() -> Iterator[tuple[tuple[int, Step], ...]]:
     """STEPS with their numbers, from 1."""
     number = 0
@@ -159,6 +168,8 @@ class Work:
         self._start()
 
     def _start(self) -> None:
+        self._data_dir = DataDir(self._root)
+        begin(self._data_dir, NODE_ID)
         self._snapshots = Snapshots(self._root / "snapshots", CLUSTER_ID)
         self._snapshots.open()
         self._writer = log_writer(self._root)
@@ -189,6 +200,7 @@ class Work:
     def close(self) -> None:
         """End in order."""
         self._writer.close()
+        self._data_dir.release()
 
     def _append(self, number: int, step: Append) -> None:
         cut = step.first if step.first <= self._last else 0
@@ -236,6 +248,13 @@ class Work:
                 while self._waiting and self._waiting[0][0] <= message.seq:
                     promise(self._waiting.pop(0)[1])
         self._writer.outbox.clear()
+
+
+def begin(data_dir: DataDir, node_id: int) -> tuple[Identity, int]:
+    """What a supervisor does first: identity, cluster, boot epoch. A node that has no id yet gets this one."""
+    data_dir.acquire()
+    data_dir.load_or_create_identity(lambda _: node_id - 1)
+    return data_dir.join_cluster(CLUSTER_ID), data_dir.next_boot_epoch()
 
 
 def log_writer(root: Path) -> LogWriter:
