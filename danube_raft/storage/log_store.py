@@ -15,6 +15,7 @@ What a store has to do, and how a log is proven, is in `recovery.py`; `memory_lo
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,7 +27,7 @@ import rocksdict
 from rocksdict import Rdict, WriteBatch
 
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
-from danube_raft.storage import entry_format
+from danube_raft.storage import entry_format, library_records
 from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, WAY_OUT
 from danube_raft.storage.recovery import Beginning, Point, Recovery, recover
@@ -246,6 +247,8 @@ class RocksLogStore:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             names = {file.name for file in self._path.iterdir()}
+            for name, at in library_records.torn_ends(self._path):
+                self._cut(name, at)
         except OSError as error:
             raise disk_failed(
                 error, f"cannot use {self._path} for the log: {error.strerror or error}"
@@ -259,6 +262,9 @@ class RocksLogStore:
         self._meta = self._db.get_column_family("meta")
         self._log_family = self._db.get_column_family_handle("log")
         self._meta_family = self._db.get_column_family_handle("meta")
+
+    def _cut(self, name: str, at: int) -> None:
+        os.truncate(self._path / name, at)
 
     def _connect(self, options: rocksdict.Options, families: dict[str, rocksdict.Options]) -> Rdict:
         return Rdict(str(self._path), options, column_families=families)
