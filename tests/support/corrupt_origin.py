@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from stepped import CLUSTER_ID
 from stepped_cluster import ClusterNode, DiskNode, MemoryDisk, SteppedCluster
@@ -89,7 +89,7 @@ class _Life:
         self._held: dict[str, bytes] = {}
         self._written = 0
 
-    def __enter__(self) -> _Life:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -84,7 +84,13 @@ def run(shim: Path, work: Path, crash: Crash | None) -> tuple[int, int]:
         around |= {"CRASH_AT": str(crash.call), "CRASH_WHEN": crash.when}
     command = [sys.executable, str(HERE / "crash_workload.py"), str(work / "root"), str(work / "source")]
     done = subprocess.run(
-        command, env=os.environ | around, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        command,
+        env=os.environ | around,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        start_new_session=True,
     )
     wanted = 0 if crash is None else -9
     assert done.returncode == wanted, f"the workload ended with {done.returncode}: {done.stderr}"
