@@ -119,7 +119,8 @@ def _mapped(text: str, doing: str, path: Path) -> Fatal:
         return DiskFull(f"{said}; make room on that disk and start the node again")
     if "/LOCK:" in text:
         return DataDirInUse(f"{said}; another process has the log open")
-    if text.startswith("Corruption:"):
+    # A file of the database that is missing stays so, however often the node starts.
+    if text.startswith("Corruption:") or "No such file" in text:
         return Corrupt(f"{said}; {WAY_OUT}")
     return DiskFailed(f"{said}; check the disk, then start the node again")
 

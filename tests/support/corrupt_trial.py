@@ -7,8 +7,9 @@ What must hold, whatever the damage:
   that had them is gone.
 - What it promised counts: its log ends no earlier than it had acknowledged, its term and vote are not older, and what it
   holds is what was written; or it is SUSPECT.
-- Or it refuses to start: with the exit code of its error, a message that tells the way out, and `node verify` had named
-  the damage before, as it had where the node is SUSPECT or passes over a snapshot.
+- Or it refuses to start: with the exit code of its error and a message that tells the way out, which is taken, and
+  leads back to all of the above; and `node verify` had named the damage before, as it had where the node is SUSPECT or
+  passes over a snapshot.
 
 Each trial is a process of its own: a library that ends it is an outcome, too.
 """
@@ -48,14 +49,9 @@ CLEAN, OLDER, SUSPECT, REFUSED = "as usual", "older snapshot", "SUSPECT, caught 
 WRONG, LOST = "WRONG READ", "SILENT LOSS"
 """What the sweep is there for."""
 MUTE, UNSEEN, STUCK, DIED, BUG = "NO WAY OUT", "VERIFY IS BLIND", "NEVER CAUGHT UP", "DIED", "BUG"
-"""What must not happen either: a refusal that helps nobody, damage that `node verify` calls sound, a node that never
+"""What must not happen either: a refusal that helps nobody or leads nowhere, damage that `node verify` calls sound, a node that never
 comes back, a process that is killed or ends with something else than an error for people."""
 BAD = (WRONG, LOST, MUTE, UNSEEN, STUCK, DIED, BUG)
-
-_WAYS_OUT = re.compile(
-    r"put the file back|add (it|the node) again|start the node again|start the node:|start the version that wrote it|"
-    r"restored? from a (saved snapshot|backup)|choose a directory|touch"
-)
 
 
 class Trial(NamedTuple):
@@ -87,7 +83,10 @@ def attempt(trial: Trial, origin: Origin, others: list[ClusterNode], scratch: Pa
     done = damage(trial.kind, trial.damage, path, origin.old, Random(trial.seed))
     verified = _verified(path)
     try:
-        outcome, said = _started(path, truth, others)
+        try:
+            outcome, said = _started(path, truth, others)
+        except Fatal as error:
+            outcome, said = _refused(error, path, source, truth, others)
         if outcome != CLEAN and not verified:
             outcome, said = UNSEEN, f"{outcome}, {said}"
     except _Wrong as wrong:
@@ -117,8 +116,6 @@ def _started(path: Path, truth: Truth, others: list[ClusterNode]) -> tuple[str, 
             _catch_up(cluster, node)
             _check_together(cluster, node, truth)
             _check_without(cluster, node, truth)
-        except Fatal as error:
-            return _refused(error)
         finally:
             if node is not None:
                 with contextlib.suppress(Fatal):
@@ -138,10 +135,27 @@ def _boot(path: Path, now: int) -> DiskNode:
         return DiskNode(VICTIM, CONFIG, now, path)
 
 
-def _refused(error: Fatal) -> tuple[str, str]:
+def _refused(
+    error: Fatal, path: Path, source: Path, truth: Truth, others: list[ClusterNode]
+) -> tuple[str, str]:
+    """Do what the message says, and see whether that helps."""
     said = f"{type(error).__name__}: {error.message}"
-    if not _WAYS_OUT.search(error.message):
+    file = re.match(r"(\S+\.json) .*; put the file back from a copy", error.message)
+    if file is not None:
+        shutil.copy(source / Path(file[1]).name, path)
+        wanted = CLEAN
+    elif "move log/ out of it and start the node again" in error.message:
+        shutil.move(path / "log", path.with_name("log-moved"))
+        wanted = SUSPECT
+    else:
         return MUTE, said
+    try:
+        found, why = _started(path, truth, others)
+    except Fatal as again:
+        found, why = f"{type(again).__name__}", again.message
+    # A node that had promised nothing has lost nothing.
+    if found != wanted and (truth.entries or found != CLEAN):
+        return MUTE, f"{said}; after that: {found} {why}"
     return f"{REFUSED} {error.exit_code}", said
 
 

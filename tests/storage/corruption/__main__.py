@@ -1,5 +1,7 @@
 """`scripts/corruption`: damages one file of one node of three, in every way and over and over, and starts the node.
 
+With `--real` the nodes are real processes, clients write meanwhile, and there are fewer trials.
+
 A line per trouble, with the command that repeats it; then the table of outcomes. Exit codes: 0 no wrong read, no silent
 loss, nothing else that must not be; 1 there was; 2 wrong usage.
 """
@@ -12,12 +14,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import corrupt_damage
 import corrupt_origin
 from corrupt_origin import AGES, CONFIG, Origin
-from corrupt_trial import BAD, Result, Trial, fork, result_of
+from corrupt_trial import BAD, LOST, Result, Trial, fork, result_of
 from stepped_cluster import ClusterNode
 
 PROGRESS_S = 10
@@ -29,25 +32,60 @@ def main() -> int:
     """The command; returns the exit code."""
     given = _arguments()
     with tempfile.TemporaryDirectory(prefix="corruption-") as directory:
-        scratch = Path(directory)
-        _make_origin(scratch)
-        origin = corrupt_origin.load(scratch)
-        trials = _plan(origin, given)
-        if not trials:
-            kinds = ", ".join(
-                f"{age} {kind}" for age in AGES for kind in corrupt_damage.kinds(origin.of(age)[0])
-            )
-            sys.stderr.write(f"error: no such kind or damage; the kinds are: {kinds}\n")
-            return 2
-        others = [
-            ClusterNode(number, CONFIG, origin.truth.now, disk)
-            for number, disk in zip((2, 3), origin.disks, strict=True)
-        ]
-        outcomes = _run(trials, origin, others, scratch, given.jobs)
+        return _real(Path(directory), given) if given.real else _stepped(Path(directory), given)
+
+
+def _stepped(scratch: Path, given: argparse.Namespace) -> int:
+    """Node 1 on real disks, stepped by hand, with the others in memory; a process for each trial."""
+    _make_origin(scratch)
+    origin = corrupt_origin.load(scratch)
+    trials = _plan(origin, given)
+    if not trials:
+        return _nothing(f"{age} {kind}" for age in AGES for kind in corrupt_damage.kinds(origin.of(age)[0]))
+    others = [
+        ClusterNode(number, CONFIG, origin.truth.now, disk)
+        for number, disk in zip((2, 3), origin.disks, strict=True)
+    ]
+    return _tell_all(_run(trials, origin, others, scratch, given.jobs))
+
+
+def _real(scratch: Path, given: argparse.Namespace) -> int:
+    """Three real nodes under load, a trial after the other."""
+    # Not above: no process with threads may fork, and this one is full of them.
+    from corrupt_cluster import REAL, RealTrials
+
+    outcomes: dict[_Key, Counter[str]] = {}
+    with RealTrials(scratch, given.seed) as real:
+        planned = real.plan(given.kind, given.damage)
+        if not planned:
+            return _nothing((REAL,))
+        for kind, name in planned:
+            trial = Trial(REAL, kind, name, f"{given.seed} {REAL} {kind} {name}")
+            _note(outcomes, trial, real.attempt(trial))
+        wrong = real.check()
+        if wrong:
+            outcomes.setdefault(("real, all of them", "any"), Counter())[LOST] += 1
+            print(f"{LOST}: {wrong}", flush=True)
+    return _tell_all(outcomes)
+
+
+def _nothing(kinds: Iterable[str]) -> int:
+    sys.stderr.write(f"error: no such kind or damage; the kinds are: {', '.join(kinds)}\n")
+    return 2
+
+
+def _tell_all(outcomes: dict[_Key, Counter[str]]) -> int:
     print(_table(outcomes), flush=True)
     bad = Counter({name: sum(found[name] for found in outcomes.values()) for name in BAD})
-    print(f"{len(trials)} trials; " + ", ".join(f"{bad[name]} {name}" for name in BAD))
+    trials = sum(found.total() for found in outcomes.values())
+    print(f"{trials} trials; " + ", ".join(f"{bad[name]} {name}" for name in BAD))
     return 1 if bad.total() else 0
+
+
+def _note(outcomes: dict[_Key, Counter[str]], trial: Trial, result: Result) -> None:
+    outcomes.setdefault((f"{trial.age} {trial.kind}", trial.damage), Counter())[result.outcome] += 1
+    if result.outcome in BAD:
+        _tell(trial, result)
 
 
 def _arguments() -> argparse.Namespace:
@@ -61,6 +99,9 @@ def _arguments() -> argparse.Namespace:
         "--kind", default="", metavar="NAME", help="only kinds of file whose name has this in it"
     )
     parser.add_argument("--damage", default="", metavar="NAME", help="only damages whose name has this in it")
+    parser.add_argument(
+        "--real", action="store_true", help="three real nodes under load; one trial per damage"
+    )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trials at a time (2)")
     given = parser.parse_args()
     if min(given.per_kind, given.jobs) < 1:
@@ -112,10 +153,7 @@ def _run(
             running[fork(trial, origin, others, own)] = (trial, own)
         pid, status = os.waitpid(-1, 0)
         trial, own = running.pop(pid)
-        result = result_of(own, status)
-        outcomes.setdefault((f"{trial.age} {trial.kind}", trial.damage), Counter())[result.outcome] += 1
-        if result.outcome in BAD:
-            _tell(trial, result)
+        _note(outcomes, trial, result_of(own, status))
         done += 1
         if time.monotonic() - said_at >= PROGRESS_S:
             said_at = time.monotonic()
@@ -126,7 +164,8 @@ def _run(
 def _tell(trial: Trial, result: Result) -> None:
     seed = trial.seed.split(" ", 1)[0]
     file = f"{trial.age} {trial.kind}"
-    again = f'scripts/corruption --seed {seed} --per-kind 1 --kind "{file}" --damage "{trial.damage}"'
+    how = "--real" if trial.age == "real" else "--per-kind 1"
+    again = f'scripts/corruption --seed {seed} {how} --kind "{file}" --damage "{trial.damage}"'
     print(f"{result.outcome}: {file}, {trial.damage} ({result.done}): {result.said}\n    {again}", flush=True)
 
 
