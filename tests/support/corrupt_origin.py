@@ -69,6 +69,8 @@ def make(scratch: Path) -> None:
         shutil.copytree(scratch / "alive", scratch / YOUNG)
         life.live(scratch / "old")
         shutil.copytree(scratch / "alive", scratch / GROWN)
+        # The others know batches of node 1: it is as if it had been started so often and had heard nothing.
+        shutil.copy(scratch / GROWN / "boot_epoch.json", scratch / YOUNG)
         life.go_on_without_victim()
         truth = life.truth()
     disks = tuple(node.left() for node in life.others)
@@ -145,11 +147,14 @@ class _Life:
         return Truth(self._entries, self._hard_state, states, self._held, self._cluster.now)
 
     def _write(self, count: int) -> None:
+        """Most through the leader, some through node 1, whose batches carry its boot epoch."""
         leader = self._cluster.await_leader()
+        away = VICTIM in self._cluster.cut | self._cluster.down
         for _ in range(count):
             self._written += 1
+            asked = self._victim if self._written % 4 == 0 and not away else leader
             key, value = f"/k/{self._written % KEYS}", b"%d" % self._written + PADDING
-            status, *_ = self._cluster.ask(leader, "put", key, value)
+            status, *_ = self._cluster.ask(asked, "put", key, value)
             assert status == 0
             self._held[key] = value
         status, *_ = self._cluster.ask(leader, "allocate_id", "ids", 3)

@@ -59,9 +59,11 @@ def _real(scratch: Path, given: argparse.Namespace) -> int:
         planned = real.plan(given.kind, given.damage)
         if not planned:
             return _nothing((REAL,))
-        for kind, name in planned:
+        for kind, name in planned[:: given.every]:
             trial = Trial(REAL, kind, name, f"{given.seed} {REAL} {kind} {name}")
-            _note(outcomes, trial, real.attempt(trial))
+            result = real.attempt(trial)
+            _note(outcomes, trial, result)
+            print(f"{kind}, {name}: {result.outcome}", flush=True)
         wrong = real.check()
         if wrong:
             outcomes.setdefault(("real, all of them", "any"), Counter())[LOST] += 1
@@ -94,6 +96,9 @@ def _arguments() -> argparse.Namespace:
         description="Damages one file of one node of three; nothing may be read wrong or be lost in silence.",
     )
     parser.add_argument("--per-kind", type=int, default=3, metavar="N", help="trials per file and damage (3)")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="only each N-th file and damage (1)"
+    )
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="of where the damage is (1)")
     parser.add_argument(
         "--kind", default="", metavar="NAME", help="only kinds of file whose name has this in it"
@@ -104,8 +109,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="trials at a time (2)")
     given = parser.parse_args()
-    if min(given.per_kind, given.jobs) < 1:
-        parser.error("--per-kind and --jobs must be positive")
+    if min(given.per_kind, given.every, given.jobs) < 1:
+        parser.error("--per-kind, --every and --jobs must be positive")
     return given
 
 
@@ -136,7 +141,7 @@ def _plan(origin: Origin, given: argparse.Namespace) -> list[Trial]:
     return [
         Trial(*each, f"{given.seed + round_} {' '.join(each)}")
         for round_ in range(given.per_kind)
-        for each in found
+        for each in found[:: given.every]
     ]
 
 
