@@ -29,6 +29,8 @@ _SUSPECT = (
     "to date; nothing is to be done while the other nodes have one"
 )
 
+READ_BYTES = 1 << 20
+
 _DAMAGE = (Corrupt, DiskFailed, NewerFormat)
 """What a part may be found to be, the worst first."""
 
@@ -67,6 +69,7 @@ class _Check:
         self._findings: list[Finding] = []
         self._cluster_id: int | None = None
         self._started = True
+        self._node_id = self._boot_epoch = self._newest_start = 0
         self._good: list[SnapshotMeta] = []
 
     def run(self) -> list[Finding]:
@@ -76,6 +79,8 @@ class _Check:
         self._identity()
         self._snapshots()
         self._log()
+        with self._part("boot epoch"):
+            self._check_start()
         return self._findings
 
     def _identity(self) -> None:
@@ -90,8 +95,10 @@ class _Check:
             self._cluster_id = found.cluster_id or None
             cluster = f"of cluster {found.cluster_id}" if found.cluster_id else "of no cluster yet"
             self._say("identity", f"node {found.node_id} {cluster}")
+            self._node_id = found.node_id
         with self._part("boot epoch"):
-            self._say("boot epoch", f"started {self._data_dir.boot_epoch()} times")
+            self._boot_epoch = self._data_dir.boot_epoch()
+            self._say("boot epoch", f"started {self._boot_epoch} times")
         with self._part("founding"):
             # Whether a missing one was lost is known from the identity, if that can be read.
             there = known or (self._data_dir.path / "founding.json").exists()
@@ -123,6 +130,7 @@ class _Check:
         self._report()
         with self._part(part):
             meta, machine = load(path, self._cluster_id)
+            self._newest_start = max(self._newest_start, machine.origins.get(self._node_id, (0, 0))[0])
             keys, revision = len(machine.history.records), machine.revision
             self._say(
                 part,
@@ -148,8 +156,27 @@ class _Check:
             )
             with self._part("mark"):
                 self._mark(found, log)
+            self._look_for_starts(found, log)
             with self._part("start"):
                 self._say("start", self._beginning(found, log))
+
+    def _look_for_starts(self, found: Recovery, log: InspectedLog) -> None:
+        """The newest start of this node that has made an entry of the log."""
+        index = found.purged.index + 1
+        while index <= found.last.index:
+            self._report()
+            entries = log.read(index, found.last.index, READ_BYTES)
+            own = [boot for node, boot, _ in (each.origin for each in entries) if node == self._node_id]
+            self._newest_start = max(self._newest_start, *own, 0)
+            index += len(entries)
+
+    def _check_start(self) -> None:
+        """A node counts a start before it writes anything. Raises Corrupt."""
+        if 0 < self._boot_epoch < self._newest_start:
+            raise Corrupt(
+                f"boot_epoch.json is an old copy: it counts {self._boot_epoch} starts, and start {self._newest_start} has "
+                "written something; put the file back from a copy"
+            )
 
     def _no_log(self) -> None:
         known = Mark()

@@ -27,6 +27,7 @@ from danube_raft.kv import limits
 from danube_raft.kv import reads as pages
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.record import VALUE
+from danube_raft.node import own_past
 from danube_raft.node.bodies import Bodies
 from danube_raft.node.catch_up import CatchUp
 from danube_raft.node.credit import Credit
@@ -304,6 +305,7 @@ class KvServer:
         self._to_consensus(self._taking.loaded(machine, self._machine.applied_index, now))
 
     def _go_on_with(self, machine: Machine, now: int) -> None:
+        own_past.check(machine, self._origin, self._proposals.last_seq)
         self._machine = machine
         self._begun_index = machine.applied_index
         self._streams.attach(machine.history)
@@ -321,6 +323,7 @@ class KvServer:
             except Exception as error:
                 error.add_note(f"while applying entry {entry.index} of term {entry.term}; the node stops")
                 raise
+        own_past.check(self._machine, self._origin, self._proposals.last_seq)
         took_ns = self._stopwatch() - began
         self._applying.observe(took_ns)
         self._applied_entries += len(message.entries)
@@ -359,10 +362,8 @@ class KvServer:
             self._refuse(request, envelope, error)
 
     def _answer_writes(self, batch: Batch, results: list[Any]) -> None:
-        add = self._replies.add
-        for place, (waiter, (status, revision, result)) in enumerate(
-            zip(batch.waiters, results, strict=True)
-        ):
+        add, told = self._replies.add, zip(batch.waiters, results, strict=True)
+        for place, (waiter, (status, revision, result)) in enumerate(told):
             if waiter is not None:
                 add(waiter[0], waiter[1], status, revision, result)
             else:
@@ -396,5 +397,4 @@ class KvServer:
         }
 
     def _sizes(self) -> dict[str, Any]:
-        found = sizes(self._machine, self._proposals, self._reads, self._streams)
-        return {**found, **self._taking.sizes()}
+        return {**sizes(self._machine, self._proposals, self._reads, self._streams), **self._taking.sizes()}

@@ -189,6 +189,15 @@ def test_each_small_file_is_proven(run: Run, data: Path, name: str, gone: bool) 
     assert parts["log"][0] == "ok"
 
 
+@pytest.mark.parametrize("purged", [0, 20])
+def test_an_old_copy_of_the_boot_epoch_is_found(run: Run, tmp_path: Path, purged: int) -> None:
+    """By what a later start has written, be it in the log or in a snapshot only."""
+    data = made(tmp_path / "data", (20, 30) if purged else (), purged, boot_epoch=2)
+    state, said = shown(run, data, 11)["boot epoch"]
+    assert state == "Corrupt"
+    assert "boot_epoch.json is an old copy: it counts 1 starts, and start 2 has written something" in said
+
+
 def test_a_snapshot_of_another_history_is_found(run: Run, data: Path) -> None:
     """An old copy that was put back: whole by itself, and not of this log."""
     old = snapshot(data, 30)

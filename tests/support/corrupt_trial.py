@@ -108,11 +108,13 @@ def _started(path: Path, truth: Truth, others: list[ClusterNode]) -> tuple[str, 
     node: DiskNode | None = None
     with _warnings() as warned:
         try:
-            node = _boot(path, truth.now)
+            # They may have come further, in the trial of a node that ended later.
+            now = max([truth.now, *(other.now for other in others)])
+            node = _boot(path, now)
             _check_recovered(node, truth)
             _check_log(node, truth)
             _check_state(node, truth)
-            cluster = SteppedCluster([node, *others], truth.now)
+            cluster = SteppedCluster([node, *others], now)
             _catch_up(cluster, node)
             _check_together(cluster, node, truth)
             _check_without(cluster, node, truth)

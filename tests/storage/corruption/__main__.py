@@ -19,7 +19,7 @@ from pathlib import Path
 
 import corrupt_damage
 import corrupt_origin
-from corrupt_origin import AGES, CONFIG, Origin
+from corrupt_origin import AGES, CONFIG, YOUNG, Origin
 from corrupt_trial import BAD, LOST, Result, Trial, fork, result_of
 from stepped_cluster import ClusterNode
 
@@ -136,6 +136,8 @@ def _plan(origin: Origin, given: argparse.Namespace) -> list[Trial]:
         for age in AGES
         for kind, paths in corrupt_damage.kinds(origin.of(age)[0]).items()
         for name in corrupt_damage.names(kind, paths, origin.of(age)[0], origin.old)
+        # A young node has no past.
+        if (age, name) != (YOUNG, corrupt_damage.OLD_COPY)
         if given.kind.lower() in f"{age} {kind}".lower() and given.damage.lower() in name.lower()
     ]
     return [
