@@ -215,8 +215,9 @@ class _Check:
         """What the node would begin with. Raises Corrupt."""
         for meta in self._good:
             if not found.purged.index <= meta.index <= found.last.index:
-                where = "behind" if meta.index > found.last.index else "before"
-                self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where} the log")
+                newer = meta.index > found.last.index
+                where = "behind the log, and holds what that has lost" if newer else "before the log"
+                self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where}")
                 continue
             here = log.point(meta.index)
             if here == Point(meta.index, meta.term, meta.chain):
