@@ -119,9 +119,7 @@ class Config:
     )
     turn_reply_max_bytes: int = _setting(64 * MIB, "values read in one turn; more is refused", MIB)
     snapshot_log_bytes: int = _setting(
-        64 * MIB,
-        "log applied since the last snapshot, or the size of that if larger, that makes another due",
-        100,
+        64 * MIB, "log since the last snapshot, or the size of that if larger, that makes another due", 100
     )
     snapshot_min_ms: int = _setting(
         30_000,

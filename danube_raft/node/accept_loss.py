@@ -8,6 +8,8 @@ votes again: acknowledged writes may be lost for good, and that is what is accep
 - The newest term and vote that log or mark know of are kept: promises to candidates are not among the losses. A log
   without any entry begins anew, as at the very first start.
 - The log gets them before the mark does: a crash in between leaves the node SUSPECT.
+- A snapshot that the log does not reach any more is named before anybody decides: it may be all that is left of what is
+  about to be given up.
 """
 
 from __future__ import annotations
@@ -17,19 +19,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from danube_raft.errors import ConfigInvalid
+from danube_raft.errors import ConfigInvalid, Corrupt, DiskFailed, NewerFormat
+from danube_raft.node.assembly import SNAPSHOTS_DIR
 from danube_raft.storage.data_dir import DataDir, Identity
 from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.mark_keeper import MarkKeeper
+from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
 
 
 class Finding:
     """What a data directory holds. `suspect`: why its node is SUSPECT, or empty."""
 
-    def __init__(self, identity: Identity, store: RocksLogStore, keeper: MarkKeeper) -> None:
+    def __init__(self, path: Path, identity: Identity, store: RocksLogStore, keeper: MarkKeeper) -> None:
         self.node_id = identity.node_id
+        self._snapshots = Snapshots(path / SNAPSHOTS_DIR, identity.cluster_id)
         self._store = store
         self._keeper = keeper
         self._found = store.open()
@@ -45,7 +50,27 @@ class Finding:
             f"what the log holds now: {log}",
             f"what it was last known to hold: {held}",
             f"what is kept: the log as it is, term {self._hard_state.term}, vote {self._hard_state.vote}",
+            *self._beside(),
         ]
+
+    def _beside(self) -> list[str]:
+        """The newest whole snapshot, if it ends behind the log."""
+        if not self._snapshots.directory.is_dir():
+            return []
+        for meta in self._snapshots.newest().candidates:
+            if meta.index <= self._found.last.index:
+                break
+            try:
+                self._snapshots.verify(meta)
+            except (Corrupt, NewerFormat, DiskFailed):
+                continue
+            return [
+                (
+                    f"what else there is: a whole snapshot up to entry {meta.index}, which this node will not use any more; "
+                    f"`danube-raft snapshot restore {self._snapshots.path(meta)}` begins a new cluster with it instead"
+                )
+            ]
+        return []
 
     def accept(self) -> None:
         """From now on that is all there ever was; durable on return. Raises DiskFailed."""
@@ -70,7 +95,7 @@ def finding(path: str | Path) -> Iterator[Finding]:
         identity = data_dir.identity()
         assert identity is not None, "it was there a moment ago, and the directory is held"
         with contextlib.closing(MarkKeeper(slots, store, 0)) as keeper:
-            yield Finding(identity, store, keeper)
+            yield Finding(data_dir.path, identity, store, keeper)
 
 
 @contextmanager

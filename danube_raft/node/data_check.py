@@ -20,7 +20,7 @@ from danube_raft.storage import durable_mark
 from danube_raft.storage.durable_mark import Mark, MarkFile
 from danube_raft.storage.entry_format import WAY_OUT
 from danube_raft.storage.inspection import InspectedDir, InspectedLog
-from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, is_fresh, judge, newest
+from danube_raft.storage.mark_keeper import MISSING, UNREADABLE, judge, newest
 from danube_raft.storage.recovery import Point, Recovery
 from danube_raft.storage.snapshot_file import NAME, UNFINISHED_SUFFIX, SnapshotMeta
 from danube_raft.storage.snapshots import ODD_NAME, Snapshots
@@ -29,6 +29,8 @@ _SUSPECT = (
     "the node starts as SUSPECT: it does not vote, and what it confirms is not counted, until a leader has brought it up "
     "to date; nothing is to be done while the other nodes have one"
 )
+
+READ_BYTES = 1 << 20
 
 _DAMAGE = (Corrupt, DiskFailed, NewerFormat)
 """What a part may be found to be, the worst first."""
@@ -67,6 +69,8 @@ class _Check:
         self._report = report
         self._findings: list[Finding] = []
         self._cluster_id: int | None = None
+        self._started = True
+        self._node_id = self._boot_epoch = self._newest_start = 0
         self._good: list[SnapshotMeta] = []
 
     def run(self) -> list[Finding]:
@@ -76,21 +80,30 @@ class _Check:
         self._identity()
         self._snapshots()
         self._log()
+        with self._part("boot epoch"):
+            self._check_start()
         return self._findings
 
     def _identity(self) -> None:
+        known = False
         with self._part("identity"):
             found = self._data_dir.identity()
             if found is None:
                 self._say("identity", "none yet: the node was never started")
+                self._started = False
                 return
+            known = True
             self._cluster_id = found.cluster_id or None
             cluster = f"of cluster {found.cluster_id}" if found.cluster_id else "of no cluster yet"
             self._say("identity", f"node {found.node_id} {cluster}")
+            self._node_id = found.node_id
         with self._part("boot epoch"):
-            self._say("boot epoch", f"started {self._data_dir.boot_epoch()} times")
+            self._boot_epoch = self._data_dir.boot_epoch()
+            self._say("boot epoch", f"started {self._boot_epoch} times")
         with self._part("founding"):
-            promise = self._data_dir.founding()
+            # Whether a missing one was lost is known from the identity, if that can be read.
+            there = known or (self._data_dir.path / "founding.json").exists()
+            promise = self._data_dir.founding() if there else None
             if promise is not None:
                 self._say(
                     "founding", f"promised to node {promise.initialiser} for cluster {promise.cluster_id}"
@@ -129,6 +142,7 @@ class _Check:
         self._report()
         with self._part(part):
             meta, machine = load(path, self._cluster_id)
+            self._newest_start = max(self._newest_start, machine.origins.get(self._node_id, (0, 0))[0])
             keys, revision = len(machine.history.records), machine.revision
             self._say(
                 part,
@@ -154,24 +168,44 @@ class _Check:
             )
             with self._part("mark"):
                 self._mark(found, log)
+            self._look_for_starts(found, log)
             with self._part("start"):
                 self._say("start", self._beginning(found, log))
 
+    def _look_for_starts(self, found: Recovery, log: InspectedLog) -> None:
+        """The newest start of this node that has made an entry of the log."""
+        index = found.purged.index + 1
+        while index <= found.last.index:
+            self._report()
+            entries = log.read(index, found.last.index, READ_BYTES)
+            own = [boot for node, boot, _ in (each.origin for each in entries) if node == self._node_id]
+            self._newest_start = max(self._newest_start, *own, 0)
+            index += len(entries)
+
+    def _check_start(self) -> None:
+        """A node counts a start before it writes anything. Raises Corrupt."""
+        if 0 < self._boot_epoch < self._newest_start:
+            raise Corrupt(
+                f"boot_epoch.json is an old copy: it counts {self._boot_epoch} starts, and start {self._newest_start} has "
+                "written something; put the file back from a copy"
+            )
+
     def _no_log(self) -> None:
-        known = None
+        known = Mark()
         with self._part("mark"):
-            known = self._known_mark()
-        if self._good or (known is not None and known != Mark()):
-            what = "there are snapshots" if self._good else "the durable mark vouches for entries"
-            self._bad("log", Corrupt(f"is gone, and {what}; {WAY_OUT}"))
+            known = self._known_mark() if self._started else Mark()
+        if known != Mark():
+            self._bad("log", Corrupt(f"is gone, and the durable mark vouches for entries; {_SUSPECT}"))
+        elif self._good:
+            self._bad("log", Corrupt(f"is gone, and there are snapshots; {WAY_OUT}"))
         else:
             self._say("log", "none yet: the node has not begun to write")
 
-    def _known_mark(self) -> Mark | None:
-        """What the durable mark says, None if there is none. Raises Corrupt, NewerFormat or DiskFailed."""
+    def _known_mark(self) -> Mark:
+        """What the durable mark says. Raises Corrupt, NewerFormat or DiskFailed."""
         slots = MarkFile(self._data_dir.path / durable_mark.NAME).read()
         if slots is None:
-            return None
+            raise Corrupt(f"{MISSING}; {_SUSPECT}")
         found = newest(slots)
         if found is None:
             raise Corrupt(f"{UNREADABLE}; {_SUSPECT}")
@@ -180,10 +214,6 @@ class _Check:
     def _mark(self, found: Recovery, log: InspectedLog) -> None:
         """What the log-writer finds when it compares the two. Raises Corrupt, NewerFormat or DiskFailed."""
         mark = self._known_mark()
-        if mark is None:
-            if not is_fresh(found):
-                raise Corrupt(f"{MISSING}; {_SUSPECT}")
-            return
         suspect = mark.suspect or judge(mark, found, log)
         if suspect:
             raise Corrupt(f"{suspect}; {_SUSPECT}")
@@ -197,8 +227,9 @@ class _Check:
         """What the node would begin with. Raises Corrupt."""
         for meta in self._good:
             if not found.purged.index <= meta.index <= found.last.index:
-                where = "behind" if meta.index > found.last.index else "before"
-                self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where} the log")
+                newer = meta.index > found.last.index
+                where = "behind the log, and holds what that has lost" if newer else "before the log"
+                self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where}")
                 continue
             here = log.point(meta.index)
             if here == Point(meta.index, meta.term, meta.chain):

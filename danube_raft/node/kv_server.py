@@ -26,6 +26,7 @@ from danube_raft.config import Config
 from danube_raft.errors import DanubeRaftError, InvalidArgument, ProtocolVersion
 from danube_raft.kv import limits
 from danube_raft.kv.machine import Machine
+from danube_raft.node import own_past
 from danube_raft.node.bodies import Bodies
 from danube_raft.node.catch_up import CatchUp
 from danube_raft.node.credit import Credit
@@ -305,6 +306,7 @@ class KvServer:
         self._to_consensus(self._taking.loaded(machine, self._machine.applied_index, now))
 
     def _go_on_with(self, machine: Machine, now: int) -> None:
+        own_past.check(machine, self._origin, self._proposals.last_seq)
         self._machine = machine
         self._begun_index = machine.applied_index
         self._streams.attach(machine.history)
@@ -324,6 +326,7 @@ class KvServer:
             except Exception as error:
                 error.add_note(f"while applying entry {entry.index} of term {entry.term}; the node stops")
                 raise
+        own_past.check(self._machine, self._origin, self._proposals.last_seq)
         took_ns = self._stopwatch() - began
         self._applying.observe(took_ns)
         self._applied_entries += len(message.entries)

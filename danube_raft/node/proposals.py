@@ -84,6 +84,11 @@ class Proposals:
         self.failed_commands = 0
         """Commands of clients whose deadline passed before they were applied."""
 
+    @property
+    def last_seq(self) -> int:
+        """Number of the newest batch that was closed; 0: none yet."""
+        return self._next_seq - 1
+
     def add(self, request: Request, chunk: bytes, waiter: Waiter | None) -> None:
         """Put a checked request, with its bytes, into the batch of this turn. Raises Overloaded."""
         size = len(chunk)

@@ -24,15 +24,13 @@ from danube_raft.node.snapshot_receiver import SnapshotReceiver
 from danube_raft.node.snapshot_replacement import Replacement
 from danube_raft.node.snapshot_sender import SnapshotSender
 from danube_raft.raft.core import Core
+from danube_raft.storage.entry_format import WAY_OUT
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Entry, pack_configuration
 
 log = logging.getLogger("danube_raft.snapshots")
 
-NONE_FITS = (
-    "the log begins behind entry {index} and no snapshot is left from which it goes on; a node of a cluster is removed, "
-    "its data directory emptied, and added again; a single node is restored from a saved snapshot"
-)
+NONE_FITS = f"the log begins behind entry {{index}} and no snapshot is left from which it goes on; {WAY_OUT}"
 
 
 class SnapshotTraffic:

@@ -7,7 +7,7 @@
     restoring.json  it is being filled from a backup (`restore_target.py`); no node starts on it
     founding.json   the promise to found a cluster together, if the node was started with seeds
     log/            the RocksDB of the log (`log_store.py`)
-    mark            what the log was known to hold (`durable_mark.py`)
+    mark            what the log was known to hold (`durable_mark.py`); older than the identity
     snapshots/      snapshots of the state (`snapshots.py`)
 
 Small files are JSON with a CRC32 over the rest, replaced by write, fsync, rename and fsync of the directory, so each
@@ -37,6 +37,8 @@ from zlib import crc32
 import psutil
 
 from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, NewerFormat
+from danube_raft.storage import durable_mark
+from danube_raft.storage.directory import sync_directory
 from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import NEWER_WAY_OUT
 from danube_raft.wire.codec import Malformed
@@ -146,8 +148,9 @@ class DataDir:
         found = self.identity()
         if found is None:
             found = Identity(1 + random_below(NODE_ID_LIMIT - 1))
-            # The epoch comes first: an identity without one is damage.
+            # Epoch and mark come first: where there is an identity, a missing one was lost.
             self._write("boot_epoch.json", {"boot_epoch": 0})
+            durable_mark.MarkFile(self.path / durable_mark.NAME).create(durable_mark.FIRST)
             self._save(found)
         return found
 
@@ -163,13 +166,16 @@ class DataDir:
         )
         joined = found._replace(cluster_id=cluster_id)
         if joined != found:
-            self._save(joined)
+            self._save(joined, promised=promise is not None)
         return joined
 
     def founding(self) -> Founding | None:
         """What this node has promised when its cluster was formed; None: nothing. Raises Corrupt."""
         fields = self._read("founding.json")
         if fields is None:
+            # Without it a node that has not heard of the others yet would take the cluster for its own.
+            if (self._read("identity.json") or {}).get("promised"):
+                raise self._damaged("founding.json", "is missing, but the node has joined a cluster by it")
             return None
         try:
             packed = base64.b64decode(str(fields.get("configuration")), validate=True)
@@ -208,8 +214,8 @@ class DataDir:
         self._write("boot_epoch.json", {"boot_epoch": epoch})
         return epoch
 
-    def _save(self, identity: Identity) -> None:
-        self._write("identity.json", identity._asdict())
+    def _save(self, identity: Identity, promised: bool = False) -> None:
+        self._write("identity.json", {**identity._asdict(), "promised": promised})
         self._describe_holder(identity.node_id)
 
     def _check_format(self) -> None:
@@ -334,15 +340,6 @@ def _natural(value: Any) -> int:
 
 def _checksum(fields: dict[str, Any]) -> int:
     return crc32(json.dumps(fields, sort_keys=True).encode())
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: a file that was made, renamed or removed there. Raises OSError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _holder(descriptor: int) -> dict[str, Any]:

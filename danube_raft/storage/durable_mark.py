@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from danube_raft.errors import DiskFailed, NewerFormat
-from danube_raft.storage.data_dir import sync_directory
+from danube_raft.storage.directory import sync_directory
 from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT
 from danube_raft.storage.recovery import Point
@@ -85,6 +85,10 @@ def decode(slot: bytes) -> tuple[int, Mark] | None:
     _, seq, index, term, chain, hard_term, vote, length = _FIELDS.unpack_from(body)
     reason = body[_FIELDS.size : _FIELDS.size + length].decode(errors="replace")
     return seq, Mark(Point(index, term, chain), HardState(hard_term, vote), reason)
+
+
+FIRST = encode(1, Mark()), encode(0, Mark())
+"""The slots of a node that has never written anything: they are there before it has an identity."""
 
 
 class MarkFile:

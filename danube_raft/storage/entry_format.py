@@ -26,9 +26,10 @@ ZERO_CHAIN = bytes(CHAIN_BYTES)
 """The chain before the first entry of all."""
 
 WAY_OUT = (
-    "this node's log cannot be trusted any more: keep a copy of its data directory, remove the node from the "
-    "cluster, empty the directory and add the node again"
+    "this node's log cannot be trusted any more: keep a copy of its data directory, move log/ out of it and start the "
+    "node again: it is SUSPECT until a leader has brought it up to date; where no other node can lead, restore a backup"
 )
+"""Moving the log away is safe as long as the durable mark stays: by that the node knows that it has lost something."""
 NEWER_WAY_OUT = "start the version that wrote it, or a later one"
 
 _HEAD = struct.Struct(f">BQBQQQQQ{CHAIN_BYTES}s")

@@ -62,6 +62,7 @@ class InspectedLog(RocksLogStore):
     def __init__(self, path: Path, report: Callable[[], None] = lambda: None) -> None:
         super().__init__(path, report)
         self._links: tempfile.TemporaryDirectory[str] | None = None
+        self._cuts: dict[str, int] = {}
 
     def close(self) -> None:
         """See LogStore."""
@@ -70,12 +71,18 @@ class InspectedLog(RocksLogStore):
         if links is not None:
             links.cleanup()
 
+    def _cut(self, name: str, at: int) -> None:
+        """Of what the library is shown."""
+        self._cuts[name] = at
+
     def _connect(self, options: rocksdict.Options, families: dict[str, rocksdict.Options]) -> Rdict:
         self._links = tempfile.TemporaryDirectory(prefix="danube-raft-")
         directory = Path(self._links.name)
         try:
             for file in self._path.iterdir():
-                if file.name != _OF_THE_LIBRARY:
+                if file.name in self._cuts:
+                    (directory / file.name).write_bytes(file.read_bytes()[: self._cuts[file.name]])
+                elif file.name != _OF_THE_LIBRARY:
                     (directory / file.name).symlink_to(file)
         except OSError as error:
             raise DiskFailed(f"cannot look at {self._path}: {error.strerror or error}") from None

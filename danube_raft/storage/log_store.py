@@ -15,6 +15,7 @@ What a store has to do, and how a log is proven, is in `recovery.py`; `memory_lo
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -26,9 +27,10 @@ import rocksdict
 from rocksdict import Rdict, WriteBatch
 
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
-from danube_raft.storage import entry_format
+from danube_raft.storage import entry_format, library_records
 from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, WAY_OUT
+from danube_raft.storage.log_options import log_options
 from danube_raft.storage.recovery import Beginning, Point, Recovery, recover
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState, entry_bytes
@@ -36,15 +38,6 @@ from danube_raft.wire.entry import Entry, HardState, entry_bytes
 FORMAT = 2
 """Layout of the database as a whole; an entry has a format byte of its own. 1 knew no beginning of a purged log."""
 
-WRITE_BUFFER_BYTES = 8 << 20
-MAX_TOTAL_WAL_BYTES = 16 << 20
-SST_BYTES = 8 << 20
-LEVEL_0_FILES = 2
-LEVEL_1_BYTES = 16 << 20
-"""What was purged lies on the disk until a compaction of level 0 meets the tombstone and drops the files that it covers
-whole. With files this small and levels this low that is some 16 MiB of log later, where RocksDB's own settings took
-hundreds; and since entries come in order, most files are moved down without being written again."""
-KEEP_LOG_FILES = 5
 SCAN_REPORT_BYTES = 32 << 20
 SCAN_ENTRY_COST_BYTES = 1_024
 """A scan reports after about 0.1 s: so many bytes, where an entry costs as much time as so many more."""
@@ -101,33 +94,14 @@ def _unpack_beginning(value: bytes | None) -> Beginning:
     return Beginning(stamp_ms, data[_STAMP.size :])
 
 
-def _options() -> rocksdict.Options:
-    options = rocksdict.Options(raw_mode=True)
-    options.create_if_missing(True)
-    options.create_missing_column_families(True)
-    # The default mode would drop everything behind a damaged WAL record without a word.
-    options.set_wal_recovery_mode(rocksdict.DBRecoveryMode.tolerate_corrupted_tail_records())
-    options.set_max_total_wal_size(MAX_TOTAL_WAL_BYTES)
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
-    options.set_target_file_size_base(SST_BYTES)
-    options.set_level_zero_file_num_compaction_trigger(LEVEL_0_FILES)
-    options.set_max_bytes_for_level_base(LEVEL_1_BYTES)
-    options.set_max_background_jobs(2)
-    options.set_keep_log_file_num(KEEP_LOG_FILES)
-    options.set_stats_dump_period_sec(0)
-    options.set_stats_persist_period_sec(0)
-    # Entries are purged within minutes; compressing them costs more than the space is worth.
-    options.set_compression_type(rocksdict.DBCompressionType.none())
-    return options
-
-
 def _mapped(text: str, doing: str, path: Path) -> Fatal:
     said = f"cannot {doing} in {path}: {' '.join(text.split())}"
     if "No space" in text or "quota exceeded" in text:
         return DiskFull(f"{said}; make room on that disk and start the node again")
     if "/LOCK:" in text:
         return DataDirInUse(f"{said}; another process has the log open")
-    if text.startswith("Corruption:"):
+    # A file of the database that is missing stays so, however often the node starts.
+    if text.startswith("Corruption:") or "No such file" in text:
         return Corrupt(f"{said}; {WAY_OUT}")
     return DiskFailed(f"{said}; check the disk, then start the node again")
 
@@ -255,6 +229,8 @@ class RocksLogStore:
         try:
             self._path.mkdir(parents=True, exist_ok=True)
             names = {file.name for file in self._path.iterdir()}
+            for name, at in library_records.torn_ends(self._path):
+                self._cut(name, at)
         except OSError as error:
             raise disk_failed(
                 error, f"cannot use {self._path} for the log: {error.strerror or error}"
@@ -262,12 +238,15 @@ class RocksLogStore:
         # Without CURRENT RocksDB would begin an empty database over the files of the old one.
         if "CURRENT" not in names and any(name.endswith((".sst", ".log")) for name in names):
             raise Corrupt(f"the log database in {self._path} has lost its file CURRENT; {WAY_OUT}")
-        families = {name: _options() for name in ("default", "log", "meta")}
-        self._db = self._connect(_options(), families)
+        families = {name: log_options() for name in ("default", "log", "meta")}
+        self._db = self._connect(log_options(), families)
         self._log = self._db.get_column_family("log")
         self._meta = self._db.get_column_family("meta")
         self._log_family = self._db.get_column_family_handle("log")
         self._meta_family = self._db.get_column_family_handle("meta")
+
+    def _cut(self, name: str, at: int) -> None:
+        os.truncate(self._path / name, at)
 
     def _connect(self, options: rocksdict.Options, families: dict[str, rocksdict.Options]) -> Rdict:
         return Rdict(str(self._path), options, column_families=families)

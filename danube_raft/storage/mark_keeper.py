@@ -14,8 +14,8 @@ voted and acknowledged what it knows nothing of any more.
 - `suspect` stays in it, through any number of starts, until `trust`: a node that crashes while it is SUSPECT is
   SUSPECT again, whatever its log looks like by then.
 
-A directory without a mark begins with one if its log has never held anything. A log without a mark is SUSPECT, also
-one from before there were marks: nothing vouches for it.
+The mark is older than the node's identity (`data_dir.py`). So a missing one was lost, and the node is SUSPECT, be its
+log whole, empty or gone with it: nothing vouches for what it has, or for that it never had anything.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class MarkKeeper:
         """Compare only. Raises DiskFailed or NewerFormat."""
         slots = self._slots.read()
         if slots is None:
-            return Standing(found.hard_state, "" if is_fresh(found) else MISSING)
+            return Standing(found.hard_state, MISSING)
         known = newest(slots)
         if known is None:
             return Standing(found.hard_state, UNREADABLE)

@@ -2,12 +2,14 @@
 
 As in `memory_log.py` there are two images: what is shown, and what is surely on the disk. `write_unsynced` changes the
 first, `sync` the second. A `crash` goes back to the second, plus the first few unsynced writes; the one after those
-may be torn, which leaves its slot unreadable and the other as it was. The object is the disk and outlives the process.
+may be torn, which leaves its slot unreadable and the other as it was. The object is the disk and outlives the process;
+it begins as a disk of a node that has an identity.
 """
 
 from __future__ import annotations
 
 from danube_raft.errors import DiskFailed
+from danube_raft.storage.durable_mark import FIRST
 
 TORN = b""
 
@@ -16,8 +18,8 @@ class MemoryMark:
     """`MarkSlots` in memory."""
 
     def __init__(self) -> None:
-        self._durable: tuple[bytes, bytes] | None = None
-        self._shown: tuple[bytes, bytes] | None = None
+        self._durable: tuple[bytes, bytes] | None = FIRST
+        self._shown: tuple[bytes, bytes] | None = FIRST
         self._unsynced: list[tuple[int, tuple[bytes, bytes]]] = []
         """Place that was written (-1: both at once, in a file that is renamed), and both slots after it."""
         self._failed = False

@@ -13,7 +13,8 @@ import os
 import shutil
 
 from danube_raft.errors import ConfigInvalid
-from danube_raft.storage.data_dir import FORMAT, RESTORING, DataDir, Identity, sync_directory
+from danube_raft.storage.data_dir import FORMAT, RESTORING, DataDir, Identity
+from danube_raft.storage.directory import sync_directory
 
 _NOTHING = frozenset(("lock", "lost+found"))
 _BEFORE_THE_MARKER = f"{RESTORING}.tmp"

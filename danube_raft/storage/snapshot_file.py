@@ -28,7 +28,7 @@ from typing import IO, Literal, NamedTuple, Protocol
 from zlib import crc32
 
 from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
-from danube_raft.storage.data_dir import sync_directory
+from danube_raft.storage.directory import sync_directory
 from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, ZERO_CHAIN
 

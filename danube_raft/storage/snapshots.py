@@ -23,7 +23,7 @@ from pathlib import Path
 
 from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
 from danube_raft.storage import snapshot_file
-from danube_raft.storage.data_dir import sync_directory
+from danube_raft.storage.directory import sync_directory
 from danube_raft.storage.snapshot_file import (
     MIN_BYTES,
     NAME,

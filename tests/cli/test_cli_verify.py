@@ -110,7 +110,7 @@ def test_no_whole_snapshot_and_a_purged_log_is_no_beginning(run: Run, data: Path
     state, said = shown(run, data, 11)["start"]
     assert state == "Corrupt"
     assert "begins behind entry 20" in said
-    assert "add the node again" in said
+    assert "move log/ out of it and start the node again" in said
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -131,6 +131,9 @@ def test_a_damaged_log_is_found_wherever_the_damage_is(
 
 
 def test_a_log_database_that_has_lost_files_is_damaged(run: Run, data: Path) -> None:
+    (manifest,) = (data / "log").glob("MANIFEST-*")
+    manifest.unlink()
+    assert shown(run, data, 11)["log"][0] == "Corrupt"
     (data / "log" / "CURRENT").unlink()
     assert shown(run, data, 11)["log"][0] == "Corrupt"
 
@@ -140,6 +143,16 @@ def test_snapshots_without_a_log_are_damage(run: Run, data: Path) -> None:
     assert shown(run, data, 11)["log"][0] == "Corrupt"
     shutil.rmtree(data / "snapshots")
     assert "the durable mark vouches" in shown(run, data, 11)["log"][1]
+
+
+def test_a_log_that_is_gone_with_its_mark_is_not_taken_for_one_that_never_was(run: Run, data: Path) -> None:
+    for name in ("log", "snapshots"):
+        shutil.rmtree(data / name)
+    (data / "mark").unlink()
+    state, said = shown(run, data, 11)["mark"]
+    assert state == "Corrupt"
+    assert "is missing" in said
+    assert "SUSPECT" in said
 
 
 def test_a_log_that_has_lost_its_end_is_found_by_the_mark(run: Run, data: Path, tmp_path: Path) -> None:
@@ -176,6 +189,15 @@ def test_each_small_file_is_proven(run: Run, data: Path, name: str, gone: bool) 
     damaged = [part for part, (state, _) in parts.items() if state == "Corrupt"]
     assert damaged == [name.removesuffix(".json").replace("_", " ")]
     assert parts["log"][0] == "ok"
+
+
+@pytest.mark.parametrize("purged", [0, 20])
+def test_an_old_copy_of_the_boot_epoch_is_found(run: Run, tmp_path: Path, purged: int) -> None:
+    """By what a later start has written, be it in the log or in a snapshot only."""
+    data = made(tmp_path / "data", (20, 30) if purged else (), purged, boot_epoch=2)
+    state, said = shown(run, data, 11)["boot epoch"]
+    assert state == "Corrupt"
+    assert "boot_epoch.json is an old copy: it counts 1 starts, and start 2 has written something" in said
 
 
 def test_a_snapshot_of_another_history_is_found(run: Run, data: Path) -> None:

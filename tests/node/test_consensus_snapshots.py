@@ -99,7 +99,7 @@ def test_without_a_snapshot_a_purged_log_is_nothing_to_begin_with(
     points: tuple[tuple[int, int], ...],
 ) -> None:
     """PITFALLS 28: never with a gap, never with nothing; the message says the way out."""
-    with pytest.raises(Corrupt, match="added again"):
+    with pytest.raises(Corrupt, match="move log/ out of it and start the node again"):
         Alone(recovered=recovered(purged=4), points=points)
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from danube_raft.errors import ConfigInvalid, Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage.data_dir import NODE_ID_LIMIT, DataDir, Identity
+from danube_raft.storage.durable_mark import FIRST, MarkFile
 from danube_raft.wire.entry import VOTER, Configuration, Founding, Member, pack_configuration
 
 
@@ -106,6 +107,42 @@ def test_a_promise_is_kept_as_it_was_given_and_replaced_until_the_node_joins(
         again.promise(founding_of(count))
     assert again.founding() == founding_of(count)
     again.release()
+
+
+def test_a_promise_that_the_node_has_joined_by_is_missed(held: DataDir, path: Path) -> None:
+    """Without it the node would begin a cluster of its own under the id of the one that it belongs to."""
+    held.load_or_create_identity(secrets.randbelow)
+    held.promise(founding_of(3))
+    held.join_cluster(99)
+    (path / "founding.json").unlink()
+    with pytest.raises(Corrupt, match=r"founding\.json is missing, but the node has joined a cluster by it"):
+        held.founding()
+
+
+def test_a_node_that_has_promised_nothing_misses_nothing(held: DataDir) -> None:
+    held.load_or_create_identity(secrets.randbelow)
+    held.join_cluster(99)
+    assert held.founding() is None
+
+
+def test_the_mark_is_there_before_the_identity(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a missing one was lost, even if there is no log (yet, or any more)."""
+    directory = taken(path)
+    made: list[str] = []
+    rename = Path.replace
+
+    def record_rename(self: Path, target: Path) -> Path:
+        made.append(target.name)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", record_rename)
+    directory.load_or_create_identity(secrets.randbelow)
+    assert made == ["boot_epoch.json", "mark", "identity.json"]
+    assert MarkFile(path / "mark").read() == FIRST
+    (path / "mark").unlink()
+    directory.load_or_create_identity(secrets.randbelow)
+    assert not (path / "mark").exists()
+    directory.release()
 
 
 def test_a_promise_is_on_the_disk_before_anyone_hears_of_it(
@@ -255,7 +292,7 @@ def test_every_step_of_making_a_directory_may_be_the_last(
 ) -> None:
     """Whatever rename the first start dies before, the next start succeeds and finds or makes one identity."""
     real = Path.replace
-    renames = 3
+    renames = 4
     for survived in range(renames + 1):
         left = [survived]
 

@@ -40,7 +40,12 @@ def slots(*seqs: int) -> tuple[bytes, bytes]:
 
 @pytest.fixture(params=["file", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> MarkSlots:
-    return MarkFile(tmp_path / "mark") if request.param == "file" else MemoryMark()
+    """Where there is nothing yet."""
+    if request.param == "file":
+        return MarkFile(tmp_path / "mark")
+    twin = MemoryMark()
+    twin.lose()
+    return twin
 
 
 def test_the_bytes_of_a_slot() -> None:

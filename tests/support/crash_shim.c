@@ -6,7 +6,10 @@
  *     D path|name:inode|...     a directory was synced; these were its names
  *     G inode                   no name leads to that file any more; its number may be used again
  *
- * Renames and removals count as calls too; whether they lasted is written down by the next sync of their directory. */
+ * Renames and removals count as calls too; whether they lasted is written down by the next sync of their directory.
+ *
+ * A process that was forked counts on with its parent, and the end is that of both: they share what is counted, and
+ * their process group, which is theirs alone. */
 #define _GNU_SOURCE
 #include <dirent.h>
 #include <dlfcn.h>
@@ -17,11 +20,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static long calls, images;
+static struct {
+    pthread_mutex_t lock;
+    long calls, images;
+} *shared;
+
+__attribute__((constructor)) static void share(void) {
+    pthread_mutexattr_t how;
+    shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) abort();
+    pthread_mutexattr_init(&how);
+    pthread_mutexattr_setpshared(&how, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&shared->lock, &how);
+}
 
 static int below_root(const char *path) {
     const char *root = getenv("CRASH_ROOT");
@@ -40,7 +55,7 @@ static int path_of(int fd, char *path) {
 static void end_if(const char *when, long number) {
     const char *at = getenv("CRASH_AT"), *wanted = getenv("CRASH_WHEN");
     if (at && wanted && atol(at) == number && strcmp(wanted, when) == 0) {
-        kill(getpid(), SIGKILL);
+        kill(0, SIGKILL);
         for (;;) pause();
     }
 }
@@ -70,8 +85,8 @@ static void note(int fd, const char *path) {
         closedir(directory);
         fprintf(events, "\n");
     } else {
-        copy_file(path, ++images);
-        fprintf(events, "S %ld %lu %s\n", images, (unsigned long)about.st_ino, path);
+        copy_file(path, ++shared->images);
+        fprintf(events, "S %ld %lu %s\n", shared->images, (unsigned long)about.st_ino, path);
     }
     fclose(events);
 }
@@ -80,13 +95,13 @@ static int synced(int fd, const char *name) {
     int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, name);
     char path[PATH_MAX];
     if (!path_of(fd, path)) return real(fd);
-    pthread_mutex_lock(&lock);
-    long number = ++calls;
+    pthread_mutex_lock(&shared->lock);
+    long number = ++shared->calls;
     end_if("before", number);
     int result = real(fd);
     if (result == 0) note(fd, path);
     end_if("after", number);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&shared->lock);
     return result;
 }
 
@@ -107,35 +122,35 @@ static void gone(const char *path) {
 int rename(const char *from, const char *to) {
     int (*real)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
     if (!below_root(to)) return real(from, to);
-    pthread_mutex_lock(&lock);
-    long number = ++calls;
+    pthread_mutex_lock(&shared->lock);
+    long number = ++shared->calls;
     end_if("before", number);
     gone(to);
     int result = real(from, to);
     end_if("after", number);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&shared->lock);
     return result;
 }
 
 int unlink(const char *path) {
     int (*real)(const char *) = (int (*)(const char *))dlsym(RTLD_NEXT, "unlink");
     if (!below_root(path)) return real(path);
-    pthread_mutex_lock(&lock);
-    long number = ++calls;
+    pthread_mutex_lock(&shared->lock);
+    long number = ++shared->calls;
     end_if("before", number);
     gone(path);
     int result = real(path);
     end_if("after", number);
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&shared->lock);
     return result;
 }
 
 /* How many there were, for whoever asks after a run to its end. */
 __attribute__((destructor)) static void tell(void) {
     const char *shadow = getenv("CRASH_SHADOW");
-    if (!shadow || !calls) return;
+    if (!shadow || !shared->calls) return;
     char name[PATH_MAX];
     snprintf(name, sizeof name, "%s/calls", shadow);
     FILE *file = fopen(name, "w");
-    if (file) { fprintf(file, "%ld\n", calls); fclose(file); }
+    if (file) { fprintf(file, "%ld\n", shared->calls); fclose(file); }
 }

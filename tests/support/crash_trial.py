@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crash_image import TAILS, Durable, compose
-from crash_workload import CLUSTER_ID, State, log_writer, states
+from crash_workload import CLUSTER_ID, NODE_ID, State, begin, log_writer, starts, states
 
 from danube_raft.errors import DanubeRaftError
 from danube_raft.node.handler import CONSENSUS
+from danube_raft.storage.data_dir import DataDir
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState
@@ -26,7 +27,10 @@ from danube_raft.wire.entry import Entry, HardState
 HERE = Path(__file__).parent
 BEFORE, AFTER = WHEN = ("before", "after")
 LIMIT_S = 60
+STRANGER = NODE_ID + 1
+"""Id of the node that begins where nothing was found."""
 _STATES = states()
+_STARTS = starts()
 
 
 class Crash(NamedTuple):
@@ -43,6 +47,8 @@ class Unusable(Exception):
 class Found(NamedTuple):
     """What a node that starts finds."""
 
+    node_id: int
+    boot_epoch: int
     hard_state: HardState
     purged: int
     last: int
@@ -78,7 +84,13 @@ def run(shim: Path, work: Path, crash: Crash | None) -> tuple[int, int]:
         around |= {"CRASH_AT": str(crash.call), "CRASH_WHEN": crash.when}
     command = [sys.executable, str(HERE / "crash_workload.py"), str(work / "root"), str(work / "source")]
     done = subprocess.run(
-        command, env=os.environ | around, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        command,
+        env=os.environ | around,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+        start_new_session=True,
     )
     wanted = 0 if crash is None else -9
     assert done.returncode == wanted, f"the workload ended with {done.returncode}: {done.stderr}"
@@ -110,6 +122,9 @@ def _problem(target: Path, promised: int) -> str | None:
         return f"{type(error).__name__}: {error}"
     if found.suspect:
         return f"SUSPECT without a reason: {found.suspect}"
+    starts = _STARTS[promised]
+    if promised and (found.node_id != NODE_ID or found.boot_epoch <= starts):
+        return f"found node {found.node_id} at its start {found.boot_epoch}; wanted {NODE_ID}, started {starts} times"
     if not any(_fits(found, state) for state in _STATES[promised:]):
         wanted = _STATES[promised]
         return (
@@ -124,6 +139,11 @@ def _problem(target: Path, promised: int) -> str | None:
 
 def find(target: Path) -> Found:
     """Start on a directory and look at everything. Raises what a node would end with."""
+    data_dir = DataDir(target)
+    try:
+        identity, boot_epoch = begin(data_dir, STRANGER)
+    finally:
+        data_dir.release()
     snapshots = Snapshots(target / "snapshots", CLUSTER_ID)
     snapshots.open()
     writer = log_writer(target)
@@ -148,7 +168,16 @@ def find(target: Path) -> Found:
     finally:
         writer.close()
     places = tuple((meta.index, meta.term) for meta in candidates)
-    return Found(recovered.hard_state, recovered.purged_index, last, entries, recovered.suspect, places)
+    return Found(
+        identity.node_id,
+        boot_epoch,
+        recovered.hard_state,
+        recovered.purged_index,
+        last,
+        entries,
+        recovered.suspect,
+        places,
+    )
 
 
 def _fits(found: Found, state: State) -> bool:

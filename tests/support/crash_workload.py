@@ -4,21 +4,30 @@ As a program, `crash_workload.py ROOT SOURCE`: does it below ROOT and prints the
 promised to somebody, at the moment when the promise leaves. SOURCE is where a leader's snapshots come from. `states()`
 tells what there is after each step.
 
-Every kind of change is in it: appends of one and several writes in one sync, terms and votes, a conflict that cuts the
-log, snapshots, purges, an installed snapshot with and without a conflicting log behind it, and starts in between.
+Every kind of change is in it: the making of the data directory, appends of one and several writes in one sync, terms
+and votes, a conflict that cuts the log, snapshots by the forked child of a kv-server, which deletes old ones too,
+purges, an installed snapshot with and without a conflicting log behind it, and starts in between.
 """
 
 from __future__ import annotations
 
+import select
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from danube_raft.config import Config
+from danube_raft.kv.machine import Machine
+from danube_raft.kv.snapshot import encode
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.log_writer import LogWriter
+from danube_raft.node.snapshot_fork import ForkedSnapshot
+from danube_raft.node.snapshot_jobs import Failed
+from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.storage.data_dir import DataDir, Identity
 from danube_raft.storage.durable_mark import NAME, MarkFile
 from danube_raft.storage.entry_format import CHAIN_BYTES, chain_after
 from danube_raft.storage.log_store import RocksLogStore
@@ -34,8 +43,9 @@ from danube_raft.wire.entry import (
     pack_configuration,
 )
 
-CLUSTER_ID = 7
+NODE_ID, CLUSTER_ID = 5, 7
 PIECE_BYTES = 200
+POLL_S = 0.002
 FOREIGN_CHAIN = bytes(range(16))
 """Of an entry that this log never had."""
 CONFIGURATION = pack_configuration(Configuration())
@@ -134,6 +144,14 @@ def states() -> list[State]:
     return found
 
 
+def starts() -> list[int]:
+    """How often the node was started before each of `states()` was reached."""
+    found = [1]
+    for step in (step for together in STEPS for step in together):
+        found.append(found[-1] + isinstance(step, Restart))
+    return found
+
+
 def numbered() -> Iterator[tuple[tuple[int, Step], ...]]:
     """STEPS with their numbers, from 1."""
     number = 0
@@ -159,8 +177,13 @@ class Work:
         self._start()
 
     def _start(self) -> None:
+        self._data_dir = DataDir(self._root)
+        begin(self._data_dir, NODE_ID)
         self._snapshots = Snapshots(self._root / "snapshots", CLUSTER_ID)
-        self._snapshots.open()
+        self._shelf = Shelf(self._snapshots, Counter())
+        self._shelf.open()
+        # Consensus would choose the same one: the log goes on behind each of them.
+        self._shelf.load(*next(iter(self._shelf.found().points), (0, 0)))
         self._writer = log_writer(self._root)
         self._seq = 0
         self._waiting: list[tuple[int, int]] = []
@@ -189,6 +212,7 @@ class Work:
     def close(self) -> None:
         """End in order."""
         self._writer.close()
+        self._data_dir.release()
 
     def _append(self, number: int, step: Append) -> None:
         cut = step.first if step.first <= self._last else 0
@@ -199,10 +223,13 @@ class Work:
         self._promise(number, local.Write(self._next(), cut, entries, HardState(step.term, step.vote)))
 
     def _snapshot(self, number: int, step: Snapshot) -> None:
-        writer = self._snapshots.writer(step.index, step.term, self._chains[step.index])
-        self._snapshots.trust(_filled(writer))
+        job = ForkedSnapshot(self._shelf, _state(*step))
+        job.give_point(self._chains[step.index])
+        while (outcome := job.poll()) is None:
+            select.select([], [], [], POLL_S)
+        assert not isinstance(outcome, Failed), outcome.reason
         promise(number)
-        self._snapshots.prune()
+        self._shelf.made(outcome)
 
     def _install(self, number: int, step: Install) -> None:
         chain = self._chains.setdefault(step.index, FOREIGN_CHAIN)
@@ -214,10 +241,12 @@ class Work:
             self._tell(local.StagePiece(*what, offset, data[offset : offset + PIECE_BYTES]))
             self._writer.turn(0)
         self._take()
-        self._snapshots.trust(meta)
         self._last = max(self._last, step.index)
         point = local.InstallPoint(self._next(), *step, chain, step.index * 10, CONFIGURATION)
         self._promise(number, point)
+        self._writer.turn(self._now)
+        self._take()
+        self._shelf.install(*step)
 
     def _next(self) -> int:
         self._seq += 1
@@ -238,6 +267,13 @@ class Work:
         self._writer.outbox.clear()
 
 
+def begin(data_dir: DataDir, node_id: int) -> tuple[Identity, int]:
+    """What a supervisor does first: identity, cluster, boot epoch. A node that has no id yet gets this one."""
+    data_dir.acquire()
+    data_dir.load_or_create_identity(lambda _: node_id - 1)
+    return data_dir.join_cluster(CLUSTER_ID), data_dir.next_boot_epoch()
+
+
 def log_writer(root: Path) -> LogWriter:
     """The handler over what is below `root`."""
     snapshots = Snapshots(root / "snapshots", CLUSTER_ID)
@@ -251,8 +287,15 @@ def promise(number: int) -> None:
     sys.stdout.flush()
 
 
+def _state(index: int, term: int) -> Machine:
+    machine = Machine()
+    machine.applied_index, machine.applied_term = index, term
+    return machine
+
+
 def _filled(writer: SnapshotWriter) -> SnapshotMeta:
-    writer.write(b"state at %d " % writer.meta.index * 50)
+    for chunk in encode(_state(writer.meta.index, writer.meta.term)):
+        writer.write(chunk)
     return writer.commit()
 
 

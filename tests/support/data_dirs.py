@@ -34,19 +34,26 @@ MEMBER = Member(NODE, VOTER, "127.0.0.1:1", "127.0.0.1:2")
 ENTRIES = 40
 
 
-def history(count: int = ENTRIES, term: int = 3) -> list[Entry]:
-    """A configuration and puts."""
+def history(count: int = ENTRIES, term: int = 3, boot_epoch: int = 1) -> list[Entry]:
+    """A configuration, and puts of the node itself."""
     entries = [Entry(1, 1, KIND_CONFIGURATION, 1, 1, NO_ORIGIN, pack_configuration(Configuration((MEMBER,))))]
     for index in range(2, count + 1):
         payload = codec.pack(request("put", f"/k/{index % 5}", b"%d" % index))
-        entries.append(Entry(index, term, KIND_BATCH, index, index, (NODE, 1, index), payload))
+        entries.append(Entry(index, term, KIND_BATCH, index, index, (NODE, boot_epoch, index), payload))
     return entries
 
 
-def made(path: Path, snapshots: tuple[int, ...] = (20, 30), purged: int = 20, killed: bool = False) -> Path:
+def made(
+    path: Path,
+    snapshots: tuple[int, ...] = (20, 30),
+    purged: int = 20,
+    killed: bool = False,
+    boot_epoch: int = 1,
+) -> Path:
     """A directory with a log of 40 entries, purged up to `purged`, and snapshots at these indexes.
 
     `killed`: as a killed process leaves it, with the whole log in RocksDB's write-ahead log; else closed in order.
+    `boot_epoch`: the start that has written all of it; the directory was started once.
     """
     data_dir = DataDir(path)
     data_dir.acquire()
@@ -57,13 +64,13 @@ def made(path: Path, snapshots: tuple[int, ...] = (20, 30), purged: int = 20, ki
     store = Snapshots(path / "snapshots", CLUSTER)
     store.open()
     log = RocksLogStore(path / "log")
-    writes = [local.Write(1, 0, tuple(history()), HardState(3, NODE))]
+    writes = [local.Write(1, 0, tuple(history(boot_epoch=boot_epoch)), HardState(3, NODE))]
     mark = MarkKeeper(MarkFile(path / "mark"), log, 0)
     mark.open(log.open(), 0)
     log.write(writes)
     mark.wrote(writes)
     machine, chain = Machine(), ZERO_CHAIN
-    for entry in history():
+    for entry in history(boot_epoch=boot_epoch):
         machine.apply(entry)
         chain = chain_after(entry, chain)
         if entry.index in snapshots:

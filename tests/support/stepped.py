@@ -20,11 +20,14 @@ from danube_raft.node.kv_server import KvServer
 from danube_raft.node.log_writer import LogWriter
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.storage.durable_mark import MarkSlots
 from danube_raft.storage.memory_log import MemoryLog
 from danube_raft.storage.memory_mark import MemoryMark
 from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
+from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request, unpack_replies
+from danube_raft.wire.entry import Founding
 
 NODE_ID = 1
 CLUSTER_ID = 77
@@ -33,13 +36,16 @@ QUIET_LIMIT = 10_000
 
 
 class SteppedNode:
-    """One node of one voter."""
+    """One node of one voter; with `founding`, one of those who promised that."""
+
+    node_id = NODE_ID
+    founding: Founding | None = None
 
     def __init__(self, config: Config | None = None, seed: int = 1) -> None:
         self.config = config or Config()
-        self.disk = MemoryLog()
-        self.mark = MemoryMark()
-        self.snapshots = MemorySnapshots(MemoryFolder(), CLUSTER_ID)
+        self.disk: Any = MemoryLog()
+        self.mark: MarkSlots = MemoryMark()
+        self.snapshots: Snapshots = MemorySnapshots(MemoryFolder(), CLUSTER_ID)
         self.now = 1_000
         self.wall_ms = 1_700_000_000_000
         self.boot_epoch = 0
@@ -60,14 +66,21 @@ class SteppedNode:
 
     def boot(self) -> None:
         """Start all three handlers under the next boot epoch."""
-        self.boot_epoch += 1
-        identity = Identity(NODE_ID, CLUSTER_ID, self.boot_epoch)
+        self.boot_epoch = self._next_boot()
+        identity = Identity(self.node_id, CLUSTER_ID, self.boot_epoch)
         self.open = False
         self.kv = KvServer(
             self.config, identity, Counter(), 3, Shelf(self.snapshots, Counter(), read_only=self.read_only)
         )
         self.consensus = Consensus(
-            self.config, identity, None, self._random, lambda: self.wall_ms, Counter(), 2, self.read_only
+            self.config,
+            identity,
+            self.founding,
+            self._random,
+            lambda: self.wall_ms,
+            Counter(),
+            2,
+            self.read_only,
         )
         self.log = LogWriter(
             self.disk,
@@ -82,6 +95,9 @@ class SteppedNode:
         for handler in self.handlers.values():
             handler.start(self.now)
         self.settle()
+
+    def _next_boot(self) -> int:
+        return self.boot_epoch + 1
 
     def power_loss(self, surviving: int = 0) -> None:
         """Everything stops at once; of the unsynced changes the first `surviving` are kept."""
@@ -141,6 +157,7 @@ class SteppedNode:
             self.told.append(message)
             return
         if edge == LINKS:
+            self._to_peers(message)
             return
         if edge == CLIENTS:
             if isinstance(message, OpenPort):
@@ -156,6 +173,9 @@ class SteppedNode:
         else:
             self.sent[type(message)] += 1
             self._queues[edge].extend((sender, again) for _, again in local.unpack(local.pack(1, message)))
+
+    def _to_peers(self, message: Any) -> None:
+        """Nobody is there."""
 
     # ---------------------------------------------------------------- a client
 
