@@ -95,8 +95,8 @@ class RealTrials:
                 for each, paths in kinds(node.data_dir).items()
                 for name in names(each, paths, node.data_dir, self._old(node))
                 if kind.lower() in f"{REAL} {each}".lower() and damage_name.lower() in name.lower()
-                # Whether the library still has a file of that name differs from node to node.
-                if not (name == OLD_COPY and each.startswith("log: "))
+                # Whether a file of that name is still there differs from node to node.
+                if not (name == OLD_COPY and each.startswith(("log: ", "newest", "older")))
             ]
         self._cluster.restart(node)
         return found
