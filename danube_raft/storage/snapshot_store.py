@@ -1,6 +1,6 @@
 """What the processes need of the place where snapshots are kept.
 
-`snapshots.py` keeps them as files, `memory_snapshots.py` in memory. The kv-server writes, reads and prunes, the
+`snapshots.py` keeps them as files, `memory_snapshots.py` in memory. The kv-server writes, reads and deletes, the
 log-writer receives from the leader and reads pieces for others; each has an object of its own over the same place, and
 what either has finished is there for the other.
 
@@ -19,13 +19,6 @@ class Found(NamedTuple):
     """`candidates`: what looks good from outside, the newest first. `skipped`: (name, reason) of all others."""
 
     candidates: list[SnapshotMeta]
-    skipped: list[tuple[str, str]]
-
-
-class Pruned(NamedTuple):
-    """`deleted`: names of what is gone. `skipped`: (name, reason) of what is damaged and stays."""
-
-    deleted: list[str]
     skipped: list[tuple[str, str]]
 
 
@@ -99,9 +92,6 @@ class SnapshotStore(Protocol):
     def receiver(self, meta: SnapshotMeta) -> Receiver:
         """Begin to receive one, or go on with it. Raises Corrupt or DiskFailed."""
 
-    def trust(self, meta: SnapshotMeta) -> None:
-        """Take a snapshot for good that was just committed or proven."""
-
     def discard(self, index: int, term: int) -> None:
         """Delete what was left of writing one; nothing if it is finished. Raises DiskFailed."""
 
@@ -119,6 +109,3 @@ class SnapshotStore(Protocol):
 
     def delete_before(self, oldest: SnapshotMeta) -> None:
         """Delete all that are older than this one, damaged or not. Raises DiskFailed."""
-
-    def prune(self, keep: int = ..., report: Callable[[], None] = ...) -> Pruned:
-        """Delete what is older than the newest `keep` good ones. Raises DiskFailed."""

@@ -39,11 +39,9 @@ from danube_raft.storage.snapshot_file import (
     verify,
     write_all,
 )
-from danube_raft.storage.snapshot_store import Found, Odd, Pruned
+from danube_raft.storage.snapshot_store import Found, Odd
 from danube_raft.wire import codec
 
-KEEP = 2
-"""Snapshots that are kept: one to start from, one in case it cannot be read."""
 ODD_NAME = "odd"
 ODD_FORMAT = 1
 
@@ -54,8 +52,6 @@ class Snapshots:
     def __init__(self, directory: Path, cluster_id: int) -> None:
         self.directory = directory
         self._cluster_id = cluster_id
-        self._good: set[SnapshotMeta] = set()
-        """Proven, by reading them or by having written them."""
 
     def open(self) -> list[str]:
         """Create the directory if there is none, remove what was never finished; its names. Raises DiskFailed."""
@@ -86,10 +82,6 @@ class Snapshots:
                 f"{self._cluster_id}"
             )
 
-    def trust(self, meta: SnapshotMeta) -> None:
-        """Take a snapshot for good that was just committed, or received and proven: it is not read again."""
-        self._good.add(meta)
-
     def newest(self) -> Found:
         """What can be tried, the newest first. Only both ends of each were read, so the reading may still fail: then
         comes the next. Raises DiskFailed when the directory cannot be read."""
@@ -118,16 +110,13 @@ class Snapshots:
         return snapshot_file.read_piece(self._file(meta.name), offset, max_bytes)
 
     def verify(self, meta: SnapshotMeta, report: Callable[[], None] = lambda: None) -> None:
-        """Prove that snapshot by reading it, once; `report` is called after each frame.
+        """Prove that snapshot by reading it; `report` is called after each frame.
 
         Raises Corrupt, NewerFormat or DiskFailed.
         """
-        if meta in self._good:
-            return
         found = verify(self._file(meta.name), self._cluster_id, report)
         if found != meta:
             raise Corrupt(f"snapshot {self.path(meta)} is another one than it was")
-        self._good.add(meta)
 
     def discard(self, index: int, term: int) -> None:
         """See SnapshotStore."""
@@ -168,32 +157,6 @@ class Snapshots:
         """See SnapshotStore."""
         with guarded(self.directory, "delete old snapshots in"):
             self._delete([name for name in self._names() if NAME.fullmatch(name) and name < oldest.name])
-
-    def prune(self, keep: int = KEEP, report: Callable[[], None] = lambda: None) -> Pruned:
-        """Delete what is older than the newest `keep` good ones; nothing while there are not so many.
-
-        Reads those that were not proven yet. Raises DiskFailed when a file cannot be deleted.
-        """
-        assert keep > 0
-        candidates, skipped = self.newest()
-        good: list[SnapshotMeta] = []
-        for meta in candidates:
-            if len(good) == keep:
-                break
-            try:
-                self.verify(meta, report)
-            except (Corrupt, NewerFormat, DiskFailed) as error:
-                skipped.append((meta.name, error.message))
-            else:
-                good.append(meta)
-        self._good = set(good)
-        if len(good) < keep:
-            return Pruned([], skipped)
-        oldest = good[-1].name
-        with guarded(self.directory, "delete old snapshots in"):
-            names = sorted(name for name in self._names() if NAME.fullmatch(name) and name < oldest)
-            self._delete(names)
-        return Pruned(names, [(name, reason) for name, reason in skipped if name not in names])
 
     # All that is done to the directory itself: the twin in memory has its own.
 

@@ -71,7 +71,6 @@ def test_the_mark_survives_what_tidies_up_snapshots(boot: Boot) -> None:
         add(store, index)
     store.mark_odd(ODD)
     store.delete_before(store.newest().candidates[0])
-    store.prune(1)
     assert held(store) == [5]
     assert boot().odd() == ODD
 

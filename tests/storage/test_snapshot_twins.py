@@ -122,11 +122,6 @@ class Twins(RuleBasedStateMachine):
             content[place] ^= 1 << place % 8
             path.write_bytes(content)
 
-    @rule(keep=st.integers(1, 3))
-    def prune(self, keep: int) -> None:
-        pruned = self.both(lambda store: tuple(store.prune(keep)[:1]))
-        assert pruned is not DiskFailed
-
     @rule(index=st.integers(1, 9), term=st.integers(1, 3), discard=st.booleans())
     def delete(self, index: int, term: int, discard: bool) -> None:
         oldest = SnapshotMeta(index, term, CLUSTER)

@@ -38,7 +38,6 @@ def test_a_fresh_directory_is_made_and_has_none(tmp_path: Path) -> None:
     store = Snapshots(tmp_path / "snapshots", CLUSTER)
     assert store.open() == []
     assert store.newest() == ([], [])
-    assert store.prune() == ([], [])
 
 
 def test_the_newest_comes_first_by_term_and_then_by_index(store: Snapshots) -> None:
@@ -48,70 +47,21 @@ def test_the_newest_comes_first_by_term_and_then_by_index(store: Snapshots) -> N
     assert found.skipped == []
 
 
-def test_two_are_kept(store: Snapshots) -> None:
-    metas = [add(store, index) for index in (1, 2, 3, 4)]
-    pruned = store.prune()
-    assert pruned.deleted == [metas[0].name, metas[1].name]
-    assert store.newest().candidates == [metas[3], metas[2]]
-    assert store.prune() == ([], [])
-    assert store.prune(1).deleted == [metas[2].name]
-
-
-def test_damaged_ones_do_not_count_and_the_good_one_before_them_stays(store: Snapshots) -> None:
-    """Pitfall 30: two that cannot be read, and the only good one deleted as the third."""
+def test_all_that_are_older_go_damaged_or_not_and_no_other(store: Snapshots) -> None:
     metas = [add(store, index) for index in (1, 2, 3, 4, 5)]
-    for meta in metas[2:4]:
+    for meta in (metas[1], metas[4]):
         spoil(store.path(meta))
-    pruned = store.prune()
-    assert pruned.deleted == [metas[0].name]
-    assert [name for name, _ in pruned.skipped] == [metas[3].name, metas[2].name]
-    assert all("does not match the checksum of frame" in reason for _, reason in pruned.skipped)
-    assert names(store) == [meta.name for meta in metas[1:]]
+    store.delete_before(metas[3])
+    assert names(store) == [metas[3].name, metas[4].name]
+    store.delete_before(metas[3])
+    assert names(store) == [metas[3].name, metas[4].name]
 
 
-def test_the_last_good_one_is_never_deleted(store: Snapshots) -> None:
-    metas = [add(store, index) for index in (1, 2, 3, 4)]
-    for meta in metas[1:]:
-        spoil(store.path(meta))
-    assert store.prune().deleted == []
-    assert store.prune(1).deleted == []
-    spoil(store.path(metas[0]))
-    fresh = opened(store.directory)
-    assert fresh.prune(1).deleted == []
-    assert len(names(store)) == 4
-
-
-def test_what_is_damaged_goes_once_there_are_two_good_ones_after_it(store: Snapshots) -> None:
-    spoil(store.path(add(store, 1)))
-    for index in (2, 3):
-        add(store, index)
-    pruned = store.prune()
-    assert len(pruned.deleted) == 1
-    assert pruned.skipped == []
-
-
-def test_a_snapshot_that_was_proven_or_is_trusted_is_not_read_again(store: Snapshots) -> None:
-    frames: list[int] = []
-    first, second, third = add(store, 1), add(store, 2), add(store, 3)
-    store.trust(third)
-    store.prune(2, lambda: frames.append(1))
-    assert len(frames) == 4
-    store.prune(2, lambda: frames.append(1))
-    store.verify(second)
-    assert len(frames) == 4
-    assert names(store) == [second.name, third.name]
-    with pytest.raises(DiskFailed):
-        store.verify(first)
-
-
-def test_trust_is_in_one_file_and_not_in_its_name(store: Snapshots) -> None:
-    meta = add(store, 1)
-    store.trust(meta)
-    writer = store.writer(1, 1, CHAIN)
-    writer.write(b"another")
-    other = writer.commit()
+def test_a_damaged_one_is_not_proven(store: Snapshots) -> None:
+    meta, other = add(store, 1), add(store, 2)
     spoil(store.path(other), 63)
-    assert store.newest().candidates == [other]
+    assert store.newest().candidates == [other, meta]
+    store.verify(meta)
     with pytest.raises(Corrupt):
         store.verify(other)
 
@@ -155,7 +105,6 @@ def test_what_is_passed_over_is_named_with_the_reason(store: Snapshots) -> None:
     ):
         assert reason in reasons.pop(name)
     assert reasons == {}
-    assert store.prune(1).deleted == []
     assert (store.directory / "notes.txt").exists()
 
 
@@ -225,12 +174,15 @@ def test_a_death_while_writing_leaves_the_old_set_or_the_new_one(
     assert found[-1][1] == [payload(3), *old]
 
 
-def test_a_death_while_pruning_leaves_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_death_while_old_ones_are_deleted_leaves_the_newest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def prepare(store: Snapshots) -> None:
         for index in (1, 2, 3, 4):
             add(store, index)
 
-    found = every_death(tmp_path, monkeypatch, prepare, Snapshots.prune)
+    newest_two = SnapshotMeta(3, 1, CLUSTER)
+    found = every_death(tmp_path, monkeypatch, prepare, lambda store: store.delete_before(newest_two))
     all_of_them = [payload(index) for index in (4, 3, 2, 1)]
     assert [content for _, content in found[:3]] == [all_of_them, all_of_them[:3], all_of_them[:2]]
     assert all(content == all_of_them[:2] for _, content in found[3:])
