@@ -228,7 +228,9 @@ class _Check:
         for meta in self._good:
             if not found.purged.index <= meta.index <= found.last.index:
                 newer = meta.index > found.last.index
-                where = "behind the log, and holds what that has lost" if newer else "before the log"
+                where = (
+                    "behind the log, and holds what that has not, or no more" if newer else "before the log"
+                )
                 self._say(f"{SNAPSHOTS_DIR}/{meta.name}", f"is not used: it ends {where}")
                 continue
             here = log.point(meta.index)

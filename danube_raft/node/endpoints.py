@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed, Fatal, PortInUse
+from danube_raft.errors import Fatal, PortInUse
+from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.wire import local, peer
 from danube_raft.wire.codec import Malformed
 
@@ -133,9 +134,8 @@ class LocalEdge:
             self.socket.close()
             trouble = f"cannot use {address} between the processes: {zmq.strerror(error.errno or 0)}"
             if error.errno in _DISK_TROUBLE:
-                raise DiskFailed(
-                    f"{trouble}; make room on the disk of the data directory, for new files as well, and start the node again"
-                ) from None
+                way_out = "make room on the disk of the data directory, for new files as well, and start the node again"
+                raise disk_failed(OSError(error.errno, trouble), f"{trouble}; {way_out}") from None
             raise Fatal(trouble) from None
 
     def receive(self) -> list[local.Message] | None:

@@ -31,8 +31,8 @@ PAUSE_MS = 1_000
 """A turn that comes so much later than it should was kept from it."""
 SETTLE_MS = 10
 """What ZeroMQ's threads, which were stopped as well, have not brought by then had not come."""
-SETTLE_MAX_MS = 500
-"""In which messages that keep coming do not keep the timers waiting any longer."""
+SETTLE_MAX_MS = 50
+"""Messages that keep coming do not keep the timers waiting for longer: a leader's are for its heartbeats."""
 # Not every system has the first; those without count suspension in the second or not at all.
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 

@@ -124,7 +124,7 @@ class Taking:
     # ---------------------------------------------------------------- when
 
     def _begin_if_due(self, machine: Machine, now: int) -> list[AskPoint]:
-        if self._full and now >= self._rest.until:
+        if self._full and now >= self._rested_at:
             self._applied_bytes = 0
             self._rest.begin(now)
             self._due_at = min(self._due_at, now + self._wait_ms(machine))
@@ -137,6 +137,10 @@ class Taking:
         self._run = _Run(self._begin(self._shelf, machine), machine, now)
         self._poll_at = now + self._run.job.pause_ms
         return [AskPoint(machine.applied_index)]
+
+    @property
+    def _rested_at(self) -> int:
+        return max(self._rest.until, self._paused_until)
 
     @property
     def _full(self) -> bool:
@@ -197,7 +201,7 @@ class Taking:
             return self._poll_at
         if self._stopped:
             return None
-        due_at = min(self._due_at, self._rest.until) if self._full else self._due_at
+        due_at = min(self._due_at, self._rested_at) if self._full else self._due_at
         return None if due_at == NEVER else due_at
 
     def close(self) -> None:

@@ -40,6 +40,7 @@ from danube_raft.node.loop import monotonic_ms
 from danube_raft.node.restarts import Ending, Restarts
 from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
+from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.wire.local import ConfirmRead, Failed, Progress, ReadConfirmed, Ready, Status
 
 OWN_PAUSE_MS = 1_000
@@ -52,11 +53,16 @@ log = logging.getLogger("danube_raft.supervisor")
 
 
 def _clear_run_dir(run_dir: Path) -> None:
-    """Socket files of an earlier boot epoch, whose processes have all ended."""
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for left in run_dir.iterdir():
-        if left.is_socket():
-            left.unlink()
+    """Socket files of an earlier boot epoch, whose processes have all ended. Raises DiskFailed."""
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for left in run_dir.iterdir():
+            if left.is_socket():
+                left.unlink()
+    except OSError as error:
+        raise disk_failed(
+            error, f"cannot clear {run_dir}: {error.strerror or error}; check the disk"
+        ) from None
 
 
 class Supervisor:
@@ -89,7 +95,8 @@ class Supervisor:
             while True:
                 began = monotonic_ms()
                 self._full_disk.prepare()
-                self._start()
+                if not self._starts():
+                    continue
                 reason = self._watch()
                 if reason is None:
                     self._view.stopping()
@@ -121,17 +128,19 @@ class Supervisor:
 
     # ---------------------------------------------------------------- start
 
-    def _next_boot(self) -> Identity:
-        """Its number has to be written, for which a full disk has no room before the ballast is given up."""
+    def _starts(self) -> bool:
+        """Start all three. False: the disk is full, which was not known, and the next try has the room of the ballast."""
         try:
-            return next_boot(self._data_dir)
+            self._start()
         except errors.DiskFull as error:
+            self._kill()
             if not self._full_disk.found(error.message, monotonic_ms()):
                 raise
-        return next_boot(self._data_dir)
+            return False
+        return True
 
     def _start(self) -> None:
-        identity = self._identity = self._next_boot()
+        identity = self._identity = next_boot(self._data_dir)
         self._failed = None
         self._ready_at = 0
         _clear_run_dir(self._data_dir.path / RUN_DIR)
@@ -298,7 +307,9 @@ class Supervisor:
             child.process.wait()
             child.close()
         self._children.clear()
-        _clear_run_dir(self._data_dir.path / RUN_DIR)
+        # What ended the node is told, not that its disk does not let it tidy up: the next start does.
+        with contextlib.suppress(errors.DiskFailed):
+            _clear_run_dir(self._data_dir.path / RUN_DIR)
 
     def _pause(self, pause_ms: int) -> bool:
         poller = zmq.Poller()

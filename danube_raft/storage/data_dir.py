@@ -326,7 +326,9 @@ class DataDir:
             raise
         except OSError as error:
             said = f"data_dir = {str(self.path)!r}: cannot {doing}: {error.strerror or error}"
-            if error.errno in _MISUSE:
+            # One that a node has lived in was writable: file systems that meet an error may turn read-only.
+            turned = error.errno == errno.EROFS and (self.path / "identity.json").exists()
+            if error.errno in _MISUSE and not turned:
                 raise ConfigInvalid(f"{said}; choose a directory that this user can write to") from None
             raise disk_failed(
                 error, f"{said}; check the disk and its free space, then start the node again"

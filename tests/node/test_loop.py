@@ -14,7 +14,7 @@ import pytest
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed, Fatal, PortInUse
+from danube_raft.errors import DiskFailed, DiskFull, Fatal, PortInUse
 from danube_raft.node.endpoints import (
     ClientGone,
     ClientPort,
@@ -253,7 +253,9 @@ def test_a_send_to_a_process_that_is_gone_ends_the_boot(context: zmq.Context[Any
     near.close()
 
 
-@pytest.mark.parametrize(("number", "kind"), [(errno.ENOSPC, DiskFailed), (errno.EADDRINUSE, Fatal)])
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EIO, DiskFailed), (errno.EADDRINUSE, Fatal)]
+)
 def test_no_room_for_a_socket_file_is_the_disks_failure(
     context: zmq.Context[Any], monkeypatch: pytest.MonkeyPatch, number: int, kind: type[Fatal]
 ) -> None:

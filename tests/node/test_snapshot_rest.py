@@ -84,7 +84,8 @@ def test_the_rest_grows_again_when_one_took_longer(node: SteppedKv) -> None:
     assert due_at(node) == began + 1_500 * SHARE
 
 
-def test_a_failure_says_nothing_of_what_one_costs(node: SteppedKv) -> None:
+@pytest.mark.parametrize("goes_on", [False, True], ids=["quiet", "under load"])
+def test_a_failure_says_nothing_of_what_one_costs(node: SteppedKv, goes_on: bool) -> None:
     """The pause after it is the longest rest: what failed fast, as on a full disk, is not tried all the time."""
     node.commit(*puts(1, 20))
     due_at(node)
@@ -92,6 +93,7 @@ def test_a_failure_says_nothing_of_what_one_costs(node: SteppedKv) -> None:
     node.advance(FEW.snapshot_max_ms)
     failed_at = node.now
     node.hear(local.PointRead(20, 1, chain(20)))
+    node.commit(*puts(21, 60 if goes_on else 21))
     assert due_at(node) == failed_at + MOST_MS
 
 

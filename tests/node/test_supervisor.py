@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from contextlib import closing, suppress
@@ -13,7 +14,8 @@ import pytest
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFull, Fatal
+from danube_raft.errors import DiskFailed, DiskFull, Fatal
+from danube_raft.node import supervisor
 from danube_raft.node.bootstrap import belongs, held_data_dir
 from danube_raft.node.child import Child
 from danube_raft.node.endpoints import LocalEdge
@@ -86,3 +88,63 @@ def test_a_child_that_ended_before_it_read_its_setup_is_closed_without_an_error(
         assert edge.socket.closed
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(child.descriptor)
+
+
+def test_a_disk_that_lets_nobody_tidy_up_does_not_hide_why_the_node_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file system that has turned read-only."""
+    config = replace(Config(), data_dir=str(tmp_path / "data"))
+    cleared: list[Path] = []
+
+    def clear(run_dir: Path) -> None:
+        run_dir.mkdir(exist_ok=True)
+        cleared.append(run_dir)
+        if len(cleared) > 1:
+            raise DiskFailed("read-only file system")
+
+    def refuse(_supervisor: Any, _name: str) -> None:
+        raise OSError(11, "why it ends")
+
+    monkeypatch.setattr("danube_raft.node.supervisor._clear_run_dir", clear)
+    monkeypatch.setattr(Supervisor, "_spawn", refuse)
+    with held_data_dir(config, inheritable=False) as data_dir:
+        monkeypatch.chdir(config.data_dir)
+        assert belongs(config, data_dir, ())
+        with closing(NodeView()) as view, pytest.raises(Fatal, match="why it ends"):
+            Supervisor(config, data_dir, (), view).run()
+    assert len(cleared) > 1
+
+
+@pytest.mark.parametrize(("number", "kind"), [(errno.EROFS, DiskFailed), (errno.ENOSPC, DiskFull)])
+def test_a_run_directory_that_cannot_be_made_is_the_disks_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, kind: type[DiskFailed]
+) -> None:
+    def refuse(_path: Path, **_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(DiskFailed, match="cannot clear") as refused:
+        supervisor._clear_run_dir(tmp_path / "run")
+    assert type(refused.value) is kind
+
+
+def test_no_room_for_the_sockets_takes_the_ballast_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system may have no room for new files only: giving up the ballast makes some."""
+    ballast = tmp_path / "data" / "ballast"
+    had_ballast: list[bool] = []
+
+    def refuse(*_: Any) -> None:
+        had_ballast.append(ballast.exists())
+        raise DiskFull("no room for a socket")
+
+    monkeypatch.setattr("danube_raft.node.supervisor.LocalEdge", refuse)
+    config = replace(Config(), data_dir=str(tmp_path / "data"), ballast_bytes=1 << 20, low_space_bytes=0)
+    with held_data_dir(config, inheritable=False) as data_dir:
+        monkeypatch.chdir(config.data_dir)
+        assert belongs(config, data_dir, ())
+        with closing(NodeView()) as view, pytest.raises(DiskFull, match="no room for a socket"):
+            Supervisor(config, data_dir, (), view).run()
+    assert had_ballast == [True, False]

@@ -357,7 +357,7 @@ def test_a_directory_that_cannot_be_is_the_operators_error(tmp_path: Path, where
     [
         (errno.ENOSPC, DiskFull),
         (errno.EIO, DiskFailed),
-        (errno.EROFS, ConfigInvalid),
+        (errno.EROFS, DiskFailed),
         (errno.EACCES, ConfigInvalid),
     ],
 )

@@ -7,6 +7,8 @@ without an answer. Both openings are tried in a process that can be ended.
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.storage import library_records
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.wire.entry import KIND_BATCH, NO_ORIGIN, Entry, HardState
@@ -110,6 +113,36 @@ def test_garbage_behind_what_was_synced_is_a_torn_end(log: Path, kind: object, t
     assert opened(log) == [str(LAST)] * 2
 
 
+def test_a_flipped_length_never_costs_what_comes_behind_it(tmp_path: Path) -> None:
+    """The walk goes on within payloads then, which may look like the beginning of any record."""
+    log = killed(tmp_path, [bytes((5 + index % 4,)) * 300 for index in range(60)])
+    file = wal(log)
+    whole = file.read_bytes()
+    found = 0
+    for at in records(whole[: library_records.BLOCK_BYTES])[10:40]:
+        for bit in range(16):
+            data = bytearray(whole)
+            data[at + 4 + bit // 8] ^= 1 << bit % 8
+            file.write_bytes(data)
+            said = ""
+            try:
+                assert library_records.torn_ends(log) == []
+            except Corrupt as error:
+                said = error.message
+            assert not said or f"damaged record at byte {at};" in said
+            found += bool(said)
+    assert found > 100
+
+
+def test_a_file_that_cannot_be_read_is_the_disks_failure(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_path: Path) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(DiskFailed, match="Input/output error"):
+        RocksLogStore(log).open()
+
+
 def test_looking_changes_nothing(log: Path) -> None:
     file = wal(log)
     left = file.read_bytes() + b"????\xff\xff\x05" + b"?" * 40
@@ -119,12 +152,17 @@ def test_looking_changes_nothing(log: Path) -> None:
     assert file.read_bytes() == left
 
 
+def record(payload: bytes) -> bytes:
+    crc = library_records.masked_crc(b"\x01" + payload)
+    return crc.to_bytes(4, "little") + len(payload).to_bytes(2, "little") + b"\x01" + payload
+
+
 def test_blocks_are_walked_as_the_library_does(tmp_path: Path) -> None:
     """The end of a block that no header fits into is skipped, as is the rest of one from a zero on."""
     whole = library_records.BLOCK_BYTES
     length = whole - 7 - 5
-    first = b"????" + length.to_bytes(2, "little") + b"\x01" + bytes(length) + bytes(5)
-    zeroed = b"????\x01\x00\x01?" + bytes(whole - 8)
+    first = record(bytes(length)) + bytes(5)
+    zeroed = record(b"?") + bytes(whole - 8)
     bad = b"????\xff\xff\x08"
     path = tmp_path / "000001.log"
     path.write_bytes(first + zeroed + bad)
