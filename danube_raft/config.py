@@ -121,7 +121,7 @@ class Config:
     snapshot_log_bytes: int = _setting(
         64 * MIB, "log since the last snapshot, or the size of that if larger, that makes another due", 100
     )
-    snapshot_min_ms: int = _setting(
+    snapshot_rest_max_ms: int = _setting(
         30_000,
         "longest rest between two snapshots, which goes by what one takes, and the pause after one that failed",
         10,

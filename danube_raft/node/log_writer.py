@@ -127,6 +127,7 @@ class LogWriter:
                 done_bytes += self._do(job)
         if self._free_bytes is not None and self._look_at is not None and now >= self._look_at:
             self._look_at = now + self._space_check_ms
+            self._stage.tick(now)
             self._send(local.FreeSpace(self._free_bytes()))
 
     def next_timer(self) -> int | None:
@@ -182,7 +183,7 @@ class LogWriter:
         elif isinstance(job, local.ReadPoint):
             self._send(local.PointRead(*self._store.point(job.index)))
         elif isinstance(job, local.ReadPiece):
-            piece = self._stage.read(job)
+            piece = self._stage.read(job, self._now)
             self._send(piece)
             return len(piece.data)
         elif isinstance(job, local.StagePiece):

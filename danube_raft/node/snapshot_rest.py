@@ -4,10 +4,10 @@ Its log goes back to the older of the two that it keeps, so a rest costs room: a
 twice. A snapshot costs time of a core, though at a low priority and never more bytes than the log since the last. So
 the rest is in proportion to what the last one took, that for at most one part in `SHARE` of its time a node is at it:
 
-    rest = SHARE × duration of the last,   REST_MIN_MS ≤ rest ≤ `snapshot_min_ms`
+    rest = SHARE × duration of the last,   REST_MIN_MS ≤ rest ≤ `snapshot_rest_max_ms`
 
 It is counted from when the last one was due. Before the first one of a boot a duration is guessed from the size of the
-state. `snapshot_min_ms` is also the pause after a failure, whose duration says nothing.
+state. `snapshot_rest_max_ms` is also the pause after a failure, whose duration says nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rest:
     """The rest of one node, and until when it lasts (monotonic ms)."""
 
     def __init__(self, config: Config) -> None:
-        self._most_ms = config.snapshot_min_ms
+        self._most_ms = config.snapshot_rest_max_ms
         self._since = 0
         self.ms = self._most_ms
 

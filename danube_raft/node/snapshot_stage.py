@@ -6,6 +6,8 @@
 - What proves bad is thrown away too, and is wanted again from its beginning. A disk that fails ends the process, as for
   any write.
 - An own snapshot that cannot be read is said to be gone: its sender begins with another one.
+- One that is being sent is held open, so that it can be deleted meanwhile and sent all the same; until nobody has wanted a
+  piece for `IDLE_MS`.
 
 Whether a snapshot is of use, and what follows from it, is consensus' business.
 """
@@ -16,9 +18,12 @@ import logging
 from collections.abc import Callable
 
 from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
-from danube_raft.storage.snapshot_file import SnapshotMeta
+from danube_raft.storage.snapshot_file import Pieces, SnapshotMeta
 from danube_raft.storage.snapshot_store import Receiver, SnapshotStore
 from danube_raft.wire import local
+
+IDLE_MS = 10_000
+"""A sender asks much sooner, if only for a piece of which nobody has said that it arrived."""
 
 log = logging.getLogger("danube_raft.log_writer")
 
@@ -35,18 +40,34 @@ class SnapshotStage:
         self._store = store
         self._cluster_id = cluster_id
         self._report = report
+        self._sending: dict[SnapshotMeta, tuple[Pieces, int]] = {}
+        """What is held open, and when it was read last."""
         self._receiver: Receiver | None = None
         self._finished: SnapshotMeta | None = None
 
-    def read(self, job: local.ReadPiece) -> local.Piece:
+    def read(self, job: local.ReadPiece, now: int) -> local.Piece:
         """The piece asked for."""
         meta = SnapshotMeta(job.index, job.term, self._cluster_id)
         try:
-            data = self._store.read_piece(meta, job.offset, job.max_bytes)
+            held = self._sending.pop(meta, None)
+            pieces = self._store.pieces(meta) if held is None else held[0]
+            self._sending[meta] = (pieces, now)
+            data = pieces.read(job.offset, job.max_bytes)
         except DiskFailed as error:
             log.warning("snapshot %s cannot be sent: %s", meta.name, error.message)
+            self._let_go(meta)
             data = b""
         return local.Piece(job.index, job.term, job.offset, data)
+
+    def tick(self, now: int) -> None:
+        """Let go of what is not being sent any more."""
+        for meta in [meta for meta, (_, read_at) in self._sending.items() if now - read_at >= IDLE_MS]:
+            self._let_go(meta)
+
+    def _let_go(self, meta: SnapshotMeta) -> None:
+        held = self._sending.pop(meta, None)
+        if held is not None:
+            held[0].close()
 
     def take(self, job: local.StagePiece) -> local.Staged:
         """Put the piece to the others. Raises DiskFailed."""
@@ -71,6 +92,8 @@ class SnapshotStage:
         if self._receiver is not None:
             self._receiver.release()
             self._receiver = None
+        for meta in list(self._sending):
+            self._let_go(meta)
 
     def _receiver_of(self, meta: SnapshotMeta) -> Receiver:
         if self._receiver is not None and self._receiver.meta != meta:

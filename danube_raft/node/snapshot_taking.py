@@ -7,7 +7,7 @@ from when this one was due, not from when its turn came, so that the nodes stay 
 
 One at a time. It is given up when it takes longer than `snapshot_max_ms`, and when a snapshot of the leader's replaces
 the state that it is of. A failure, be it a full disk, costs nothing but the snapshot: it is told, and tried again after
-`snapshot_min_ms`, whoever asks meanwhile. Where the disk was found full none is made.
+`snapshot_rest_max_ms`, whoever asks meanwhile. Where the disk was found full none is made.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class Taking:
 
     def _fail(self, run: _Run, reason: str, now: int) -> None:
         self._failed += 1
-        self._due_at = self._paused_until = now + self._config.snapshot_min_ms
+        self._due_at = self._paused_until = now + self._config.snapshot_rest_max_ms
         log.warning("no snapshot of index %d: %s", run.job.index, reason)
 
     def _remove_rest(self, job: Job) -> None:

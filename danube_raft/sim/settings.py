@@ -116,7 +116,7 @@ def _with_snapshots(seed: int, settings: Settings) -> Settings:
     config = replace(
         settings.config,
         snapshot_log_bytes=source.choice((200, 1_000, 5_000)),
-        snapshot_min_ms=source.choice((10, 100, 700)),
+        snapshot_rest_max_ms=source.choice((10, 100, 700)),
         snapshot_max_ms=source.choice((1_000, 5_000)),
         snapshot_tail_entries=source.choice((0, 2, 20)),
         snapshot_tail_bytes=source.choice((0, 300, 10_000)),

@@ -22,7 +22,7 @@ import os
 import re
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal, NamedTuple, Protocol
 from zlib import crc32
@@ -308,13 +308,31 @@ def verify(
     return meta
 
 
+class Pieces:
+    """A finished file, held open: it can be read to its end even if it is deleted meanwhile. Raises DiskFailed."""
+
+    def __init__(self, path: Source) -> None:
+        self._path = path
+        with guarded(path, "read"):
+            self._file = path.open("rb")
+
+    def read(self, offset: int, max_bytes: int) -> bytes:
+        """Bytes from `offset` on, at most so many; empty at and behind its end. Raises DiskFailed."""
+        assert offset >= 0
+        assert max_bytes > 0
+        with guarded(self._path, "read"):
+            self._file.seek(offset)
+            return self._file.read(max_bytes)
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._file.close()
+
+
 def read_piece(path: Source, offset: int, max_bytes: int) -> bytes:
-    """Bytes of a finished file from `offset` on, at most so many; empty at and behind its end. Raises DiskFailed."""
-    assert offset >= 0
-    assert max_bytes > 0
-    with guarded(path, "read"), path.open("rb") as file:
-        file.seek(offset)
-        return file.read(max_bytes)
+    """A piece of it, see `Pieces.read`. Raises DiskFailed, also when the file is gone."""
+    with closing(Pieces(path)) as pieces:
+        return pieces.read(offset, max_bytes)
 
 
 def _meta_of(path: Source, header: bytes, cluster_id: int | None) -> SnapshotMeta:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
-from danube_raft.storage.snapshot_file import SnapshotMeta
+from danube_raft.storage.snapshot_file import Pieces, SnapshotMeta
 
 
 class Found(NamedTuple):
@@ -82,6 +82,9 @@ class SnapshotStore(Protocol):
     def read(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """The payload, each part checked before it is given out; only its end proves the whole. Raises Corrupt,
         NewerFormat or DiskFailed, at whatever part."""
+
+    def pieces(self, meta: SnapshotMeta) -> Pieces:
+        """The whole file, to be read in pieces also after it was deleted. Raises DiskFailed."""
 
     def read_piece(self, meta: SnapshotMeta, offset: int, max_bytes: int) -> bytes:
         """Bytes of the whole file. Raises DiskFailed, also when the snapshot is gone."""

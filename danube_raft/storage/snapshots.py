@@ -30,6 +30,7 @@ from danube_raft.storage.snapshot_file import (
     SHA_BYTES,
     SYNC_BYTES,
     UNFINISHED_SUFFIX,
+    Pieces,
     SnapshotMeta,
     SnapshotWriter,
     Source,
@@ -104,6 +105,10 @@ class Snapshots:
     def read(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """See SnapshotStore."""
         return snapshot_file.read(self._file(meta.name), self._cluster_id)
+
+    def pieces(self, meta: SnapshotMeta) -> Pieces:
+        """See SnapshotStore."""
+        return Pieces(self._file(meta.name))
 
     def read_piece(self, meta: SnapshotMeta, offset: int, max_bytes: int) -> bytes:
         """See SnapshotStore."""

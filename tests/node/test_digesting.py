@@ -360,7 +360,7 @@ def test_what_is_no_state_of_it_is_told_all_the_same(tmp_path: Path) -> None:
 
 
 def test_the_odd_one_makes_no_snapshot(tmp_path: Path) -> None:
-    node = odd(tmp_path, replace(CONFIG, snapshot_log_bytes=1_000, snapshot_min_ms=10))
+    node = odd(tmp_path, replace(CONFIG, snapshot_log_bytes=1_000, snapshot_rest_max_ms=10))
     node.take(local.AskPoint)
     node.commit(*puts(15, 60))
     node.advance(60_000)

@@ -141,7 +141,7 @@ def test_a_snapshot_is_of_the_index_where_it_began_though_the_state_goes_on(tmp_
     node = SteppedKv(tmp_path)
     node.hear(local.LoadSnapshot(0, 0))
     node.commit(*puts(1, 10))
-    node.advance(TINY.snapshot_min_ms)
+    node.advance(TINY.snapshot_rest_max_ms)
     assert node.take(local.AskPoint) == [local.AskPoint(10)]
     node.commit(*puts(11, 12))
     node.advance(300)
@@ -159,12 +159,12 @@ def test_one_is_due_by_the_log_since_the_last_and_not_before_its_time(tmp_path: 
     node = SteppedKv(tmp_path)
     node.hear(local.LoadSnapshot(0, 0))
     node.commit(*puts(1, 20))
-    node.advance(TINY.snapshot_min_ms - 1)
+    node.advance(TINY.snapshot_rest_max_ms - 1)
     assert node.take(local.AskPoint) == [], "the node has only just started"
     node.advance(1)
     size = node.snapshot().size_bytes
     assert size > TINY.snapshot_log_bytes, "or the next line proves nothing"
-    node.advance(10 * TINY.snapshot_min_ms)
+    node.advance(10 * TINY.snapshot_rest_max_ms)
     assert node.take(local.AskPoint) == [], "nothing was written"
     node.commit(*puts(21, 26))
     assert node.take(local.AskPoint) == [], "that was more than the least, and less than the last snapshot"
@@ -178,7 +178,7 @@ def test_the_nodes_take_turns(tmp_path: Path, node_id: int, wait_ms: int) -> Non
     """All apply the same log at the same time, and encoding takes a core of each machine."""
     node = SteppedKv(tmp_path, node_id=node_id)
     node.hear(local.LoadSnapshot(0, 0))
-    node.advance(2 * TINY.snapshot_min_ms)
+    node.advance(2 * TINY.snapshot_rest_max_ms)
     node.commit(members(1, 5, 1, 9), *puts(2, 20))
     if wait_ms:
         node.advance(wait_ms - 1)
@@ -187,7 +187,7 @@ def test_the_nodes_take_turns(tmp_path: Path, node_id: int, wait_ms: int) -> Non
     node.snapshot()
     # The next turn is counted from when this one was due: the nodes stay as far apart as they are.
     node.commit(*puts(21, 60))
-    node.advance(TINY.snapshot_min_ms - 21)
+    node.advance(TINY.snapshot_rest_max_ms - 21)
     assert node.take(local.AskPoint) == []
     node.advance(1)
     assert node.take(local.AskPoint) == [local.AskPoint(60)]
@@ -250,13 +250,13 @@ def test_a_full_disk_costs_the_snapshot_and_not_the_node(
     store = FullDisk(tmp_path, CLUSTER_ID)
     node = SteppedKv(tmp_path, store=store)
     node.hear(local.LoadSnapshot(0, 0))
-    node.advance(TINY.snapshot_min_ms)
+    node.advance(TINY.snapshot_rest_max_ms)
     node.commit(*puts(1, 20))
     (asked,) = node.take(local.AskPoint)
     node.hear(local.PointRead(asked.index, 1, chain(asked.index)))
     assert "no space left" in caplog.text
     assert node.kv.report(node.now)["snapshots_failed"] == 1
-    node.advance(TINY.snapshot_min_ms - 1)
+    node.advance(TINY.snapshot_rest_max_ms - 1)
     assert node.take(local.AskPoint) == []
     node.advance(1)
     store.full = False
@@ -276,14 +276,14 @@ def test_where_the_disk_was_found_full_none_is_made(tmp_path: Path) -> None:
 def test_one_that_takes_too_long_is_given_up_and_tried_again(tmp_path: Path) -> None:
     node = SteppedKv(tmp_path)
     node.hear(local.LoadSnapshot(0, 0))
-    node.advance(TINY.snapshot_min_ms)
+    node.advance(TINY.snapshot_rest_max_ms)
     node.commit(*puts(1, 20))
     assert node.take(local.AskPoint) == [local.AskPoint(20)]
     node.commit(*puts(21, 22))
     node.advance(TINY.snapshot_max_ms + 1)
     assert node.take(local.AskPoint) == []
     node.hear(local.PointRead(20, 1, chain(20)))
-    node.advance(TINY.snapshot_min_ms)
+    node.advance(TINY.snapshot_rest_max_ms)
     assert node.take(local.SnapshotDone) == []
     assert node.snapshot().index == 22
     assert node.held() == [(22, 1)]

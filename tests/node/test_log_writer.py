@@ -16,7 +16,7 @@ from danube_raft.config import Config
 from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.node.handler import CONSENSUS, KV, Handler
 from danube_raft.node.log_writer import GROUP_SHARE, LogWriter
-from danube_raft.node.snapshot_stage import SnapshotStage
+from danube_raft.node.snapshot_stage import IDLE_MS, SnapshotStage
 from danube_raft.storage.durable_mark import Mark
 from danube_raft.storage.mark_keeper import newest
 from danube_raft.storage.memory_log import AFTER, BEFORE, MemoryLog
@@ -429,6 +429,7 @@ def test_pieces_of_an_own_snapshot_are_read(
     writer = started(log, snapshots=store)
     assert turn(writer, ReadPiece(9, 1, 10, 20)) == [Piece(9, 1, 10, whole[10:30])]
     assert turn(writer, ReadPiece(9, 1, meta.size - 5, 20)) == [Piece(9, 1, meta.size - 5, whole[-5:])]
+    writer.close()
 
 
 def test_a_snapshot_that_is_gone_has_an_empty_piece(
@@ -439,6 +440,29 @@ def test_a_snapshot_that_is_gone_has_an_empty_piece(
     writer = started(log, snapshots=store)
     store.delete_before(meta._replace(term=meta.term + 1))
     assert turn(writer, ReadPiece(9, 1, 0, 20)) == [Piece(9, 1, 0, b"")]
+
+
+@pytest.mark.parametrize("memory", [False, True])
+def test_a_snapshot_that_is_being_sent_is_read_to_its_end_though_it_is_deleted(
+    log: CountingLog, source: tuple[Snapshots, SnapshotMeta, bytes], memory: bool
+) -> None:
+    """A slow receiver would else never get one whole, while newer ones are made; in the end its room is given back."""
+    store: Snapshots = source[0]
+    if memory:
+        store = MemorySnapshots(MemoryFolder(), CLUSTER)
+        add(store, 9)
+    whole = store.read_piece(source[1], 0, 1 << 20)
+    stage_ = SnapshotStage(store, CLUSTER)
+    writer = LogWriter(log, log.mark, stage_, Config(space_check_ms=100), 42, free_bytes=lambda: 1 << 40)
+    writer.start(1_000)
+    turn(writer, ReadPiece(9, 1, 0, 20), now=1_000)
+    store.delete_before(source[1]._replace(term=2))
+    assert store.newest().candidates == []
+    for now in (5_000, 1_000 + IDLE_MS, 2 * IDLE_MS):
+        assert Piece(9, 1, 20, whole[20:]) in turn(writer, ReadPiece(9, 1, 20, 1 << 20), now=now)
+        last = now
+    turn(writer, now=last + IDLE_MS)
+    assert Piece(9, 1, 20, b"") in turn(writer, ReadPiece(9, 1, 20, 1 << 20), now=last + IDLE_MS)
 
 
 def test_pieces_are_put_together_in_order_and_the_whole_has_its_name(

@@ -269,7 +269,7 @@ def test_the_kv_server_hears_of_it_and_removes_what_a_killed_one_leaves(tmp_path
     node = SteppedKv(tmp_path, TINY, begin=ForkedSnapshot)
     node.hear(local.LoadSnapshot(0, 0))
     node.commit(*puts(1, 20))
-    node.advance(TINY.snapshot_min_ms)
+    node.advance(TINY.snapshot_rest_max_ms)
     assert node.take(local.AskPoint) == [local.AskPoint(20)]
     assert node.kv.report(node.now)["snapshot_pid"] > 0
     node.hear(local.PointRead(20, 1, chain(20)))
@@ -284,7 +284,7 @@ def test_the_kv_server_hears_of_it_and_removes_what_a_killed_one_leaves(tmp_path
 
     assert [message.index for message in done()] == [20]
     node.commit(*puts(21, 80))
-    node.advance(2 * TINY.snapshot_min_ms)
+    node.advance(2 * TINY.snapshot_rest_max_ms)
     assert node.take(local.AskPoint) == [local.AskPoint(80)]
     (tmp_path / f"{1:020d}-{80:020d}.snap.tmp").write_bytes(b"half")
     os.kill(node.kv.report(node.now)["snapshot_pid"], signal.SIGKILL)

@@ -87,7 +87,7 @@ def test_asking_again_does_not_shorten_the_pause_after_a_failure(
         assert asker.ask("snapshot_take", 10)[3] is None
         node.advance(200)
     assert node.take(local.AskPoint) == []
-    node.advance(NEVER_DUE.snapshot_min_ms)
+    node.advance(NEVER_DUE.snapshot_rest_max_ms)
     assert node.snapshot().index == 10
 
 

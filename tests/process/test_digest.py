@@ -19,7 +19,7 @@ pytestmark = pytest.mark.process
 
 SETTINGS: dict[str, Any] = {
     "snapshot_log_bytes": 20_000,
-    "snapshot_min_ms": 200,
+    "snapshot_rest_max_ms": 200,
     "snapshot_tail_entries": 5,
     "digest_ms": 0,
     # A few thousand messages, one after the other: there is time to look at a node that is being replaced.

@@ -11,7 +11,7 @@ from snapshot_store import spoil
 
 pytestmark = pytest.mark.process
 
-TINY = {"snapshot_log_bytes": 20_000, "snapshot_min_ms": 200, "snapshot_tail_entries": 5}
+TINY = {"snapshot_log_bytes": 20_000, "snapshot_rest_max_ms": 200, "snapshot_tail_entries": 5}
 
 
 def snapshots(node: RealNode) -> list[Path]:

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.process
 
 TINY: dict[str, Any] = {
     "snapshot_log_bytes": 200_000,
-    "snapshot_min_ms": 300,
+    "snapshot_rest_max_ms": 300,
     "snapshot_tail_entries": 20,
     "snapshot_piece_bytes": 4_096,
 }

@@ -31,7 +31,7 @@ def settings(seed: int, nodes: int) -> Settings:
         Config(slow_request_ms=0),
         digest_ms=0,
         snapshot_log_bytes=1_000,
-        snapshot_min_ms=100,
+        snapshot_rest_max_ms=100,
         snapshot_tail_entries=2,
         # Piece by piece, so that there is time to ask a node that is being replaced.
         snapshot_piece_bytes=100,

@@ -27,7 +27,7 @@ from real_cluster import ClusterNode, RealCluster
 
 SETTINGS: dict[str, Any] = {
     "snapshot_log_bytes": 60_000,
-    "snapshot_min_ms": 500,
+    "snapshot_rest_max_ms": 500,
     "snapshot_tail_entries": 20,
     "ballast_bytes": 1 << 20,
 }

@@ -26,7 +26,7 @@ from danube_raft.sim.digest import digest
 from danube_raft.wire import peer
 from danube_raft.wire.entry import Entry, HardState
 
-CONFIG = replace(Config(), snapshot_log_bytes=8_000, snapshot_min_ms=2_000, snapshot_tail_entries=5)
+CONFIG = replace(Config(), snapshot_log_bytes=8_000, snapshot_rest_max_ms=2_000, snapshot_tail_entries=5)
 VICTIM, CANDIDATE = 1, 3
 BEGAN_AT = 1_000
 GROWN, YOUNG = AGES = ("grown", "young")

@@ -28,7 +28,7 @@ STUCK_S = {
 DISK_STABLE_S = Config().disk_stable_ms / 1_000
 CLOSE_S = 15.0
 """As close to `DISK_STABLE_S` nobody can say whether a node may start again."""
-SNAPSHOTS_ALL_THE_TIME = (("snapshot_log_bytes", 20_000), ("snapshot_min_ms", 1_000))
+SNAPSHOTS_ALL_THE_TIME = (("snapshot_log_bytes", 20_000), ("snapshot_rest_max_ms", 1_000))
 
 
 def stop_role(chosen: Chosen, role: str) -> Callable[[RealCluster], Undo]:

@@ -181,7 +181,7 @@ def endless_overwrites(directory: Path, scale: Scale) -> Iterator[Measure]:
 def a_lagging_node(directory: Path, scale: Scale) -> Iterator[Measure]:
     """a state of 200 MB reaches a node that was away, while writes go on"""
     keys = scale.of(200_000)
-    with RealCluster(directory, slow_request_ms=0, snapshot_min_ms=2_000) as cluster:
+    with RealCluster(directory, slow_request_ms=0, snapshot_rest_max_ms=2_000) as cluster:
         leader = cluster.await_leader()
         away = cluster.follower()
         away.kill_all()

@@ -32,7 +32,7 @@ from danube_raft.wire.entry import (
 
 CLUSTER_ID = 7
 ENVELOPE: Envelope = (b"client", b"")
-TINY = replace(Config(), snapshot_log_bytes=1_000, snapshot_min_ms=600, snapshot_max_ms=5_000)
+TINY = replace(Config(), snapshot_log_bytes=1_000, snapshot_rest_max_ms=600, snapshot_max_ms=5_000)
 FOLLOWER = local.Role("follower", 1, 9, 0, 0, 0)
 MESSAGE = TypeVar("MESSAGE")
 
