@@ -157,7 +157,10 @@ def test_ctrl_c_ends_what_is_running(tmp_path: Path) -> None:
             assert command.poll() is None
             children = running.children()
         command.send_signal(signal.SIGINT)
-        assert command.wait(30) == 130
+        try:
+            assert command.wait(30) == 130
+        finally:
+            command.kill()
         assert psutil.wait_procs(children, timeout=10)[1] == []
 
 

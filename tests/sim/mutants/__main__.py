@@ -11,7 +11,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 from mutants import UNCHANGED, BadMutant, Mutant, files, load
 from trials import UNIT, Children, Plan, Verdict, attempt
 
+LOOK_S = 0.5
 JOBS = 2
 
 
@@ -92,11 +93,14 @@ def _try_all(mutants: list[Mutant], plan: Plan, jobs: int) -> list[Verdict]:
     pool = ThreadPoolExecutor(jobs)
     try:
         with _uninterrupted():
-            trials = [pool.submit(attempt, mutant, plan, children) for mutant in mutants]
-        for future in as_completed(trials):
-            verdict = future.result()
-            verdicts.append(verdict)
-            _say(verdict.line())
+            trials = {pool.submit(attempt, mutant, plan, children) for mutant in mutants}
+        while trials:
+            # Not without end: an interrupt that another thread got from the system wakes nobody here.
+            over, trials = wait(trials, LOOK_S, FIRST_COMPLETED)
+            for future in over:
+                verdict = future.result()
+                verdicts.append(verdict)
+                _say(verdict.line())
     finally:
         children.kill()
         pool.shutdown(cancel_futures=True)
