@@ -111,7 +111,7 @@ class Digesting:
     # ---------------------------------------------------------------- the turn
 
     def turn(self, machine: Machine, now: int) -> None:
-        """Look after the hash that is being made, and compare what is new. Raises DiskFailed."""
+        """Look after the hash that is being made, and compare what is new."""
         if self._job is not None and now >= self._poll_at:
             self._look_after(self._job, machine, now)
         for index in machine.digests.take_news():

@@ -117,7 +117,7 @@ class KvServer:
         self._open_at: int | None = 0
         self._timed: tuple[Timed, ...] = (
             self._catch_up, self._credit, self._parked, self._proposals, self._reads, self._probe, self._slow,
-            self._streams, self._leadership, self._upkeep, self._taking, self._digesting,
+            self._streams, self._leadership, self._upkeep, self._taking, self._digesting, self._oddness,
         )  # fmt: skip
 
     @property
@@ -182,7 +182,7 @@ class KvServer:
         self._reads.advance(self._position(), now)
         self._to_consensus(self._reads.flush(now))
         self._to_consensus(self._probe.flush(now))
-        self._to_consensus(self._taking.turn(self._machine, now))
+        self._to_consensus((*self._taking.turn(self._machine, now), *self._oddness.news(self._taking)))
         if self._credit.due(any(edge == CONSENSUS for edge, _ in outbox), now):
             outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
         self._streams.feed(now)

@@ -2,7 +2,7 @@
 
 - Its log is as good as any: it votes, acknowledges and stores. Of the state in its snapshots nothing leaves it, and of
   its log nothing is forgotten, so that it goes on behind whatever the leader sends.
-- If it leads it hands leadership over. As a follower it asks its leader, again and again, for a snapshot that reaches
+- If it leads it hands leadership over. As a follower, once that can be made use of, it asks its leader, again and again, for a snapshot that reaches
   the digest that has shown it, and its own log.
 - Such a snapshot is staged like any other, although it ends with an entry that is committed here. When it is whole, and
   this log has that very entry with the same chain, the kv-server starts again with it. One that is ahead of the log is
@@ -35,13 +35,16 @@ class Replacement:
         self._index = index
         self._outbox = outbox
         self._tell = tell
+        self.ready = False
+        """Whether the kv-server can make use of one."""
         self._ask_at = 0
         self._hand_over_at = 0
         self._comparing: Announced | None = None
 
-    def wanted(self, core: Core) -> int:
-        """What a snapshot has to reach."""
-        return max(self._index, core.snapshot_index)
+    def wanted(self, core: Core) -> int | None:
+        """What a snapshot has to reach; None: none is wanted yet. A damaged mark says 0, which every leader has, even one
+        without a snapshot."""
+        return max(self._index, core.snapshot_index, 1) if self.ready else None
 
     def hand_over(self, core: Core, now: int) -> None:
         """Before the core's output is taken."""
@@ -56,9 +59,12 @@ class Replacement:
             self._comparing = receiver.take_owned(core)
             if self._comparing is not None:
                 self._outbox.append((LOG, local.ReadPoint(self._comparing.index)))
+        wanted = self.wanted(core)
+        if wanted is None:
+            return
         if core.role == "follower" and core.leader_id and not core.passive and now >= self._ask_at:
             self._ask_at = now + ASK_MS
-            self._tell(core.leader_id, peer.AskSnapshot(self.wanted(core)))
+            self._tell(core.leader_id, peer.AskSnapshot(wanted))
 
     def point_read(self, point: local.PointRead) -> None:
         """The log-writer says what the log is at the end of the snapshot."""
@@ -76,4 +82,4 @@ class Replacement:
             return None
         if core.role == "leader":
             return self._hand_over_at
-        return self._ask_at if core.role == "follower" and core.leader_id else None
+        return self._ask_at if self.ready and core.role == "follower" and core.leader_id else None
