@@ -4,6 +4,8 @@
   its log nothing is forgotten, so that it goes on behind whatever the leader sends.
 - If it leads it hands leadership over. As a follower, once that can be made use of, it asks its leader, again and again, for a snapshot that reaches
   the digest that has shown it, and its own log.
+- Who asks it for a snapshot while it leads is wrong too, and is not handed leadership: two of those would pass it to each
+  other for ever. If there are only such, it goes on leading.
 - Such a snapshot is staged like any other, although it ends with an entry that is committed here. When it is whole, and
   this log has that very entry with the same chain, the kv-server starts again with it. One that is ahead of the log is
   installed like any other, which comes to the same.
@@ -22,6 +24,8 @@ from danube_raft.wire import local, peer
 
 ASK_MS = 1_000
 HAND_OVER_MS = 1_000
+SHUN_MS = 10_000
+"""So long after it last asked a peer is taken to be wrong still; leadership may have gone round meanwhile."""
 
 log = logging.getLogger("danube_raft.snapshots")
 
@@ -40,6 +44,11 @@ class Replacement:
         self._ask_at = 0
         self._hand_over_at = 0
         self._comparing: Announced | None = None
+        self._shun_until: dict[int, int] = {}
+
+    def asked(self, by: int, now: int) -> None:
+        """A follower takes this node for its leader and needs what this node cannot give."""
+        self._shun_until[by] = now + SHUN_MS
 
     def wanted(self, core: Core) -> int | None:
         """What a snapshot has to reach; None: none is wanted yet. A damaged mark says 0, which every leader has, even one
@@ -50,7 +59,7 @@ class Replacement:
         """Before the core's output is taken."""
         if core.role == "leader" and now >= self._hand_over_at:
             self._hand_over_at = now + HAND_OVER_MS
-            if core.transfer(0, now) is None:
+            if core.transfer(0, now, [by for by, until in self._shun_until.items() if now < until]) is None:
                 log.info("handing leadership over: the state of this node is wrong")
 
     def turn(self, core: Core, receiver: SnapshotReceiver, now: int) -> None:

@@ -197,7 +197,10 @@ class SnapshotTraffic:
 
     def _asked(self, core: Core, by: int, index: int, now: int) -> None:
         """The state of a follower is wrong. Whose own is wrong too is of no help."""
-        if core.role != "leader" or self._replacement is not None:
+        if core.role != "leader":
+            return
+        if self._replacement is not None:
+            self._replacement.asked(by, now)
             return
         self._sender.asked(by, index, now)
         if self.newest_index < index:

@@ -28,7 +28,7 @@ from lone_consensus import Alone
 
 from danube_raft.config import Config
 from danube_raft.node.handler import KV, LINKS, LOG
-from danube_raft.node.snapshot_replacement import ASK_MS
+from danube_raft.node.snapshot_replacement import ASK_MS, SHUN_MS
 from danube_raft.node.snapshot_sender import ASKED_MS
 from danube_raft.wire import local, peer
 
@@ -195,6 +195,29 @@ def test_it_hands_over_and_sends_nothing_before_it_can_be_replaced() -> None:
     node.receive(KV, local.Odd(12, True))
     node.turn()
     assert asked(node) == [(1, 12)]
+
+
+def test_two_that_are_wrong_do_not_pass_leadership_to_each_other() -> None:
+    """The other one asks whoever leads for a snapshot, which this one cannot give; its id is the lower one."""
+    node = Alone(config=TINY)
+    node.lead()
+    for index in (1, 3):
+        node.hear(index, peer.AppendReply(True, 2, 0, 0, True))
+    node.receive(KV, local.Odd(2, True))
+    node.hear(1, peer.AskSnapshot(2))
+    assert [to for to, _ in node.take(LINKS, peer.TimeoutNow)] == [3]
+
+
+def test_one_that_asks_no_more_may_lead() -> None:
+    node = Alone(config=TINY)
+    node.lead()
+    node.hear(1, peer.AppendReply(True, 2, 0, 0, True))
+    node.receive(KV, local.Odd(2, True))
+    node.hear(1, peer.AskSnapshot(2))
+    assert node.take(LINKS, peer.TimeoutNow) == [], "there is only that one"
+    node.now += SHUN_MS
+    node.hear(1, peer.AppendReply(True, 2, 0, 0, True))
+    assert [to for to, _ in node.take(LINKS, peer.TimeoutNow)] == [1]
 
 
 def test_a_damaged_mark_asks_for_any_snapshot() -> None:
