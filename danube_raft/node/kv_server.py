@@ -86,7 +86,7 @@ class KvServer:
         self._machine = Machine()
         self._begun_index = 0
         """The state began with a snapshot up to there."""
-        self._replies = Replies(identity.cluster_id, identity.node_id)
+        self._replies = Replies(identity.cluster_id, identity.node_id, lambda: bool(self._oddness))
         self._bodies = Bodies(config)
         self._slow = SlowRequests(config)
         self._proposals = Proposals(config, self._slow)
@@ -170,7 +170,7 @@ class KvServer:
             outbox.append((CLIENTS, OpenPort()))
         self._digesting.turn(self._machine, now)
         self._to_consensus(self._oddness.turn(self._taking, self._streams, now))
-        for request, chunk in (*self._upkeep.due(now), *self._digesting.due(now)):
+        for request, chunk in (*self._upkeep.due(now, compacts=not self._oddness), *self._digesting.due(now)):
             self._proposals.add(request, chunk, None)
         self._to_consensus(self._proposals.flush(now))
         again, expired = self._proposals.tick(now)

@@ -353,13 +353,38 @@ def test_what_waited_before_hears_that_another_node_is_to_be_asked(tmp_path: Pat
 
 
 def test_what_is_no_state_of_it_is_told_all_the_same(tmp_path: Path) -> None:
+    """Without a revision, which clients would keep and ask other nodes for."""
     node = odd(tmp_path)
+    assert node.machine.revision > 0
     node.ask("leadership_poll", 9)
-    assert node.replies(9)[0][0] == STATUS_OK
+    assert node.replies(9)[0][:2] == (STATUS_OK, 0)
     node.ask("digest_reports", 10)
     assert [node_id for node_id, *_ in node.replies(10)[0][3]] == [2, 3]
-    node.ask("status", 11)
-    assert len(node.take(local.StatusRequest)) == 1
+    assert node.replies(10)[0][:2] == (STATUS_OK, 0)
+    for number, op in ((11, "status"), (12, "members")):
+        node.ask(op, number)
+        (asked,) = node.take(local.StatusRequest)
+        node.hear(local.StatusReply(asked.id, {"members": [], "pids": {}, "counters": {}}))
+        assert node.replies(number)[0][:2] == (STATUS_OK, 0)
+    node.ask("get", 13, "/k2")
+    assert node.replies(13)[0][:2] == (NoLeader.code, 0)
+
+
+def test_the_odd_one_proposes_no_compaction_of_its_own(tmp_path: Path) -> None:
+    """Its history may be longer or shorter than that of the others, who would take the revision as it is."""
+    node = serving(tmp_path, replace(CONFIG, history_max_events=4))
+    node.commit(digest(2))
+    node.advance(20)
+    node.commit(report(3, 2, RIGHT, 2), report(4, 3, RIGHT, 2))
+    node.hear(LEADER)
+    node.commit(report(5, 1, WRONG, 2))
+    node.take(local.Propose)
+    node.commit(*puts(6, 40))
+    node.advance(1_000)
+    assert proposed(node) == []
+    node.kv._oddness._odd = None
+    node.turn()
+    assert [op for op, *_ in proposed(node)] == ["compact"], "it would have to"
 
 
 def test_the_odd_one_makes_no_snapshot(tmp_path: Path) -> None:
