@@ -218,7 +218,7 @@ class KvServer:
         try:
             request = check(raw)
             kind = kind_of(request[OP])
-            self._oddness.admit(request)
+            self._digesting.admit(request)
             if not self._catch_up.done and kind in (READ, WATCH):
                 self._parked.add(request, envelope, len(chunk), self._bodies.deadline(request, now))
             elif kind == WRITE:

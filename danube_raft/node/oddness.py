@@ -10,7 +10,7 @@
   one of those.
 - When that is here, proven and durable, all others go, then the mark, each durably; and the process ends, so that the
   node starts again with the only snapshot that is left. Whoever dies on the way is odd still, and asks once more. What
-  this process has in memory is wrong to its end.
+  this process has in memory is wrong to its end. Threads have nobody who starts them again but the embedding program.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from danube_raft.wire.operations import READ, WATCH, WRITE
 
 MARK_MS = 1_000
 """How soon a mark that the disk has refused is tried again."""
-WAY_OUT = "it serves nobody until a snapshot of the leader's has replaced it, which happens by itself"
+WAY_OUT = (
+    "it serves nobody until a snapshot of the leader's has replaced it, which happens by itself; a node in threads ends "
+    "then, and the program that embeds it starts it again"
+)
 
 log = logging.getLogger("danube_raft.kv_server")
 

@@ -6,6 +6,7 @@
   the digest that has shown it, and its own log.
 - Who asks it for a snapshot while it leads is wrong too, and is not handed leadership: two of those would pass it to each
   other for ever. If there are only such, it goes on leading.
+- The leader's own state may be wrong as well, where it has left out that digest. Nobody knows it before the next one.
 - Such a snapshot is staged like any other, although it ends with an entry that is committed here. When it is whole, and
   this log has that very entry with the same chain, the kv-server starts again with it. One that is ahead of the log is
   installed like any other, which comes to the same.

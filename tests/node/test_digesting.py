@@ -14,6 +14,7 @@ from stepped_kv import SteppedKv, batch, chain, members, planted, puts
 
 from danube_raft.config import Config
 from danube_raft.errors import DiskFailed, DiskFull, NoLeader, Overloaded, StateReplaced, Uncertain
+from danube_raft.kv.digests import KEPT
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.snapshot import FORMAT
 from danube_raft.node.digest_jobs import SlicedDigest
@@ -117,6 +118,32 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     node.commit(digest(4))
     node.advance(20)
     assert [index for _, index, *_ in proposed(node)] == [4]
+
+
+def test_who_asks_for_one_while_one_is_made_is_refused(tmp_path: Path) -> None:
+    """So many would be asked for that each index is forgotten before anybody has hashed it."""
+    node = serving(tmp_path)
+    node.commit(digest(2))
+    node.ask("digest", 8)
+    ((code, _, message, *_),) = node.replies(8)
+    assert code == Overloaded.code
+    assert "the digest of index 2 is still being made" in message
+    node.advance(20)
+    proposed(node)
+    node.commit(batch(3, b"", (1, 1, 1)))
+    node.ask("digest", 9)
+    assert proposed(node) == [("digest",)]
+
+
+def test_a_hash_of_an_index_that_is_forgotten_is_told_to_people_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = serving(tmp_path)
+    node.commit(*[digest(2 + more) for more in range(KEPT + 1)])
+    node.advance(20)
+    assert proposed(node) == []
+    assert "the digest of index 2 is compared with nobody's" in caplog.text
+    assert 2 not in node.kv._digesting._own
 
 
 def test_a_hash_that_fails_is_told_and_not_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
