@@ -62,6 +62,10 @@ class Digests:
             reports[node_id] = report
             self._news[index] = None
 
+    def knows(self, index: int) -> bool:
+        """Whether reports of this index are still taken."""
+        return index in self._reports
+
     def of(self, index: int) -> Mapping[int, Report]:
         """The reports at an index, by node."""
         return self._reports.get(index, {})

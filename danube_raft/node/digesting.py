@@ -17,6 +17,7 @@ import logging
 from typing import Any
 
 from danube_raft.config import Config
+from danube_raft.errors import Overloaded
 from danube_raft.kv.digests import KEPT, Report, Verdict, judge
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.snapshot import FORMAT
@@ -27,7 +28,7 @@ from danube_raft.node.proposals import NEVER
 from danube_raft.node.replies import Replies
 from danube_raft.node.snapshot_jobs import Failed
 from danube_raft.wire import codec
-from danube_raft.wire.client import ARGS, REQUEST_ID, STATUS_OK, Request, check, pack_request
+from danube_raft.wire.client import ARGS, OP, REQUEST_ID, STATUS_OK, Request, check, pack_request
 from danube_raft.wire.entry import unpack_configuration
 from danube_raft.wire.local import Role
 
@@ -111,7 +112,7 @@ class Digesting:
     # ---------------------------------------------------------------- the turn
 
     def turn(self, machine: Machine, now: int) -> None:
-        """Look after the hash that is being made, and compare what is new. Raises DiskFailed."""
+        """Look after the hash that is being made, and compare what is new."""
         if self._job is not None and now >= self._poll_at:
             self._look_after(self._job, machine, now)
         for index in machine.digests.take_news():
@@ -133,6 +134,13 @@ class Digesting:
             log.warning("no digest of index %d: %s", job.index, outcome.reason)
             return
         self._made += 1
+        if not machine.digests.knows(job.index):
+            log.warning(
+                "the digest of index %d is compared with nobody's: more than %d were asked for while it was made",
+                job.index,
+                KEPT - 1,
+            )
+            return
         self._own[job.index] = Report(FORMAT, outcome)
         self._to_say.append(_command(REPORT, job.index, FORMAT, outcome))
         self._judge(job.index, machine)
@@ -193,6 +201,13 @@ class Digesting:
         """When `turn` or `due` is wanted."""
         timer = min(self._poll_at, self._ask_at)
         return None if timer == NEVER else timer
+
+    def admit(self, request: Request) -> None:
+        """Raises NoLeader for what would be answered from a wrong state, and Overloaded for a digest while one is being made
+        here: whoever asked for one after the other would have every index forgotten before it is compared."""
+        self._oddness.admit(request)
+        if request[OP] == DIGEST and self._job is not None:
+            raise Overloaded(f"the digest of index {self._job.index} is still being made; try again shortly")
 
     def request(self, request: Request, envelope: Envelope, machine: Machine) -> None:
         """An operator asks for the reports."""

@@ -86,7 +86,7 @@ class KvServer:
         self._machine = Machine()
         self._begun_index = 0
         """The state began with a snapshot up to there."""
-        self._replies = Replies(identity.cluster_id, identity.node_id)
+        self._replies = Replies(identity.cluster_id, identity.node_id, lambda: bool(self._oddness))
         self._bodies = Bodies(config)
         self._slow = SlowRequests(config)
         self._proposals = Proposals(config, self._slow)
@@ -117,7 +117,7 @@ class KvServer:
         self._open_at: int | None = 0
         self._timed: tuple[Timed, ...] = (
             self._catch_up, self._credit, self._parked, self._proposals, self._reads, self._probe, self._slow,
-            self._streams, self._leadership, self._upkeep, self._taking, self._digesting,
+            self._streams, self._leadership, self._upkeep, self._taking, self._digesting, self._oddness,
         )  # fmt: skip
 
     @property
@@ -170,7 +170,7 @@ class KvServer:
             outbox.append((CLIENTS, OpenPort()))
         self._digesting.turn(self._machine, now)
         self._to_consensus(self._oddness.turn(self._taking, self._streams, now))
-        for request, chunk in (*self._upkeep.due(now), *self._digesting.due(now)):
+        for request, chunk in (*self._upkeep.due(now, compacts=not self._oddness), *self._digesting.due(now)):
             self._proposals.add(request, chunk, None)
         self._to_consensus(self._proposals.flush(now))
         again, expired = self._proposals.tick(now)
@@ -182,7 +182,7 @@ class KvServer:
         self._reads.advance(self._position(), now)
         self._to_consensus(self._reads.flush(now))
         self._to_consensus(self._probe.flush(now))
-        self._to_consensus(self._taking.turn(self._machine, now))
+        self._to_consensus((*self._taking.turn(self._machine, now), *self._oddness.news(self._taking)))
         if self._credit.due(any(edge == CONSENSUS for edge, _ in outbox), now):
             outbox.append((CONSENSUS, local.Applied(self._machine.applied_index)))
         self._streams.feed(now)
@@ -218,7 +218,7 @@ class KvServer:
         try:
             request = check(raw)
             kind = kind_of(request[OP])
-            self._oddness.admit(request)
+            self._digesting.admit(request)
             if not self._catch_up.done and kind in (READ, WATCH):
                 self._parked.add(request, envelope, len(chunk), self._bodies.deadline(request, now))
             elif kind == WRITE:

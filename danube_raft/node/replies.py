@@ -2,12 +2,13 @@
 
 Answers are packed back to back into one body, in the order in which they were given, and a body is closed once it has
 `BODY_BYTES`, so that no message grows past what a reader accepts. Frames of watches come packed already, once for all
-who get them. Every answer carries who answered, its term and the store revision (layout in `wire/client.py`).
+who get them. Every answer carries who answered, its term and the store revision (layout in `wire/client.py`): 0 where
+the state is wrong, since clients keep the revisions that they have seen and ask other nodes for them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgpack
@@ -26,9 +27,10 @@ _FRAME_REPLY = bytes([0x90 | (R_RESULT + 4)])
 class Replies:
     """Collects answers; `take` gives the messages of the turn."""
 
-    def __init__(self, cluster_id: int, node_id: int) -> None:
+    def __init__(self, cluster_id: int, node_id: int, wrong: Callable[[], bool] = lambda: False) -> None:
         self._cluster_id = cluster_id
         self._node_id = node_id
+        self._wrong = wrong
         self.term = 0
         self._waiting: dict[Envelope, list[tuple[Any, ...] | bytes]] = {}
         self._packer = msgpack.Packer(autoreset=False)
@@ -37,7 +39,8 @@ class Replies:
         self, envelope: Envelope, request_id: int, status: int, revision: int, result: tuple[Any, ...]
     ) -> None:
         """An answer."""
-        reply = (VERSION, request_id, status, self._cluster_id, self._node_id, self.term, revision, *result)
+        said = 0 if self._wrong() else revision
+        reply = (VERSION, request_id, status, self._cluster_id, self._node_id, self.term, said, *result)
         waiting = self._waiting.get(envelope)
         if waiting is None:
             self._waiting[envelope] = [reply]

@@ -2,8 +2,11 @@
 
 - Its log is as good as any: it votes, acknowledges and stores. Of the state in its snapshots nothing leaves it, and of
   its log nothing is forgotten, so that it goes on behind whatever the leader sends.
-- If it leads it hands leadership over. As a follower it asks its leader, again and again, for a snapshot that reaches
+- If it leads it hands leadership over. As a follower, once that can be made use of, it asks its leader, again and again, for a snapshot that reaches
   the digest that has shown it, and its own log.
+- Who asks it for a snapshot while it leads is wrong too, and is not handed leadership: two of those would pass it to each
+  other for ever. If there are only such, it goes on leading.
+- The leader's own state may be wrong as well, where it has left out that digest. Nobody knows it before the next one.
 - Such a snapshot is staged like any other, although it ends with an entry that is committed here. When it is whole, and
   this log has that very entry with the same chain, the kv-server starts again with it. One that is ahead of the log is
   installed like any other, which comes to the same.
@@ -22,6 +25,8 @@ from danube_raft.wire import local, peer
 
 ASK_MS = 1_000
 HAND_OVER_MS = 1_000
+SHUN_MS = 10_000
+"""So long after it last asked a peer is taken to be wrong still; leadership may have gone round meanwhile."""
 
 log = logging.getLogger("danube_raft.snapshots")
 
@@ -35,19 +40,27 @@ class Replacement:
         self._index = index
         self._outbox = outbox
         self._tell = tell
+        self.ready = False
+        """Whether the kv-server can make use of one."""
         self._ask_at = 0
         self._hand_over_at = 0
         self._comparing: Announced | None = None
+        self._shun_until: dict[int, int] = {}
 
-    def wanted(self, core: Core) -> int:
-        """What a snapshot has to reach."""
-        return max(self._index, core.snapshot_index)
+    def asked(self, by: int, now: int) -> None:
+        """A follower takes this node for its leader and needs what this node cannot give."""
+        self._shun_until[by] = now + SHUN_MS
+
+    def wanted(self, core: Core) -> int | None:
+        """What a snapshot has to reach; None: none is wanted yet. A damaged mark says 0, which every leader has, even one
+        without a snapshot."""
+        return max(self._index, core.snapshot_index, 1) if self.ready else None
 
     def hand_over(self, core: Core, now: int) -> None:
         """Before the core's output is taken."""
         if core.role == "leader" and now >= self._hand_over_at:
             self._hand_over_at = now + HAND_OVER_MS
-            if core.transfer(0, now) is None:
+            if core.transfer(0, now, [by for by, until in self._shun_until.items() if now < until]) is None:
                 log.info("handing leadership over: the state of this node is wrong")
 
     def turn(self, core: Core, receiver: SnapshotReceiver, now: int) -> None:
@@ -56,9 +69,12 @@ class Replacement:
             self._comparing = receiver.take_owned(core)
             if self._comparing is not None:
                 self._outbox.append((LOG, local.ReadPoint(self._comparing.index)))
+        wanted = self.wanted(core)
+        if wanted is None:
+            return
         if core.role == "follower" and core.leader_id and not core.passive and now >= self._ask_at:
             self._ask_at = now + ASK_MS
-            self._tell(core.leader_id, peer.AskSnapshot(self.wanted(core)))
+            self._tell(core.leader_id, peer.AskSnapshot(wanted))
 
     def point_read(self, point: local.PointRead) -> None:
         """The log-writer says what the log is at the end of the snapshot."""
@@ -76,4 +92,4 @@ class Replacement:
             return None
         if core.role == "leader":
             return self._hand_over_at
-        return self._ask_at if core.role == "follower" and core.leader_id else None
+        return self._ask_at if self.ready and core.role == "follower" and core.leader_id else None

@@ -103,8 +103,10 @@ class SnapshotTraffic:
             if message.index >= core.snapshot_index and self._retention.done(message):
                 self._may_purge = True
         elif isinstance(message, local.Odd):
-            self._replacement = Replacement(message.index, self._outbox, self._tell)
-            self._sender.stop()
+            if self._replacement is None:
+                self._replacement = Replacement(message.index, self._outbox, self._tell)
+                self._sender.stop()
+            self._replacement.ready = message.replaceable
         elif isinstance(message, local.AskPoint):
             assert core is not None, "it has applied what it asks about"
             if not core.installing and message.index >= core.snapshot_index:
@@ -195,7 +197,10 @@ class SnapshotTraffic:
 
     def _asked(self, core: Core, by: int, index: int, now: int) -> None:
         """The state of a follower is wrong. Whose own is wrong too is of no help."""
-        if core.role != "leader" or self._replacement is not None:
+        if core.role != "leader":
+            return
+        if self._replacement is not None:
+            self._replacement.asked(by, now)
             return
         self._sender.asked(by, index, now)
         if self.newest_index < index:

@@ -1,7 +1,8 @@
 """The same three handlers as threads of one process, over inproc: for tests and small embedded stores.
 
 They have one fate here as well: when one of them fails, the others are stopped, and the node stays down with the
-error, since there is no parent to start them again. The collector and the interpreter lock are shared with the
+error, since there is no parent to start them again: neither after a wrong state was replaced (StateReplaced), which is
+no failure. The embedding program starts such a node anew. The collector and the interpreter lock are shared with the
 embedding program, so this is the slow way to run a node.
 """
 

@@ -56,12 +56,13 @@ class Upkeep:
         """A command of this kind was applied."""
         self._in_flight.discard(op)
 
-    def due(self, now: int) -> list[tuple[Request, bytes]]:
-        """Commands to propose now: (request, its bytes)."""
+    def due(self, now: int, *, compacts: bool = True) -> list[tuple[Request, bytes]]:
+        """Commands to propose now: (request, its bytes). `compacts`: this state is not known to be wrong. Apply takes the
+        revision of a compaction as it is, while it checks an expiry again."""
         if not self._leading:
             return []
         found = []
-        if COMPACT not in self._in_flight:
+        if compacts and COMPACT not in self._in_flight:
             history, config = self._machine.history, self._config
             revision = history.wants_compaction(config.history_max_events, config.history_max_bytes)
             if revision is not None:

@@ -11,6 +11,8 @@ What a role does belongs into its module, what a node knows into state.py.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from danube_raft.config import Config
 from danube_raft.raft import candidate, leader, terms, transfer
 from danube_raft.raft.invariants import Invariants
@@ -106,8 +108,9 @@ class Core:
         self._check()
         return refusal
 
-    def transfer(self, to: int, now: int) -> Refusal | None:
-        """Hand leadership to voter `to` (0: to the most up-to-date one that has room on its disk); None when it was begun, or is under way to it.
+    def transfer(self, to: int, now: int, shunned: Collection[int] = ()) -> Refusal | None:
+        """Hand leadership to voter `to` (0: to the most up-to-date one, none of the `shunned`, that has room on its disk);
+        None when it was begun, or is under way to it.
 
         Until it succeeds or is given up, after the shortest election timeout, this leader takes no proposals.
         """
@@ -116,7 +119,8 @@ class Core:
         if state.role != LEADER:
             return Refusal("not-leader" if state.leader_id else "no-leader", state.leader_id)
         # Who is low itself must know that the other one is not.
-        refusal = transfer.begin(state, to or transfer.successor(state, unheard=not state.low_space))
+        to = to or transfer.successor(state, unheard=not state.low_space, shunned=shunned)
+        refusal = transfer.begin(state, to)
         self._check()
         return refusal
 

@@ -15,6 +15,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from danube_raft.raft.leadership import Leadership, Transfer
 from danube_raft.raft.output import Refusal
 from danube_raft.raft.progress import SNAPSHOT
@@ -36,13 +38,15 @@ def begin(state: State, to: int) -> Refusal | None:
     return None
 
 
-def successor(state: State, *, unheard: bool) -> int:
-    """The fit voter, with room on its disk, whose log is known to reach farthest; 0: there is none. `unheard`: also one
-    that has not said yet whether it has room."""
+def successor(state: State, *, unheard: bool, shunned: Collection[int] = ()) -> int:
+    """The fit voter, with room on its disk and none of the `shunned`, whose log is known to reach farthest; 0: there is
+    none. `unheard`: also one that has not said yet whether it has room."""
     lead = _lead(state)
     roomy = (False, None) if unheard else (False,)
     fit = [
-        to for to, progress in lead.peers.items() if progress.low_space in roomy and _is_fit(state, lead, to)
+        to
+        for to, progress in lead.peers.items()
+        if progress.low_space in roomy and to not in shunned and _is_fit(state, lead, to)
     ]
     return max(fit, key=lambda to: (lead.peers[to].counted_index, -to), default=0)
 

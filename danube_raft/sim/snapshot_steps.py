@@ -92,7 +92,7 @@ class SnapshotSteps:
             self._load(message)
         elif isinstance(message, local.Odd):
             self._tell(FoundOdd(node, message.index))
-            self._odd = True
+            self._odd = message.replaceable
         elif isinstance(message, local.ReadPoint) and self._odd:
             # Whose state is wrong makes no snapshot of its own.
             self._reached("compare")

@@ -38,9 +38,11 @@ class SnapshotDone(NamedTuple):
 
 
 class Odd(NamedTuple):
-    """The state of this node is wrong, as the digest at `index` has shown. No snapshot of it is being made any more."""
+    """The state of this node is wrong, as the digest at `index` has shown. `replaceable`: the next start knows it too, and
+    no snapshot of it is being made any more. Said once more when that is so."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
+    replaceable: bool = False
 
 
 # ---------------------------------------------------------------- consensus → kv-server

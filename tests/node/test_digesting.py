@@ -13,11 +13,13 @@ from kv_snapshots import whole
 from stepped_kv import SteppedKv, batch, chain, members, planted, puts
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed, NoLeader, Overloaded, StateReplaced, Uncertain
+from danube_raft.errors import DiskFailed, DiskFull, NoLeader, Overloaded, StateReplaced, Uncertain
+from danube_raft.kv.digests import KEPT
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.snapshot import FORMAT
 from danube_raft.node.digest_jobs import SlicedDigest
-from danube_raft.node.snapshot_jobs import Failed
+from danube_raft.node.oddness import MARK_MS
+from danube_raft.node.snapshot_jobs import Failed, SlicedSnapshot
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import client, codec, local
 from danube_raft.wire.client import ARGS, OP, STATUS_OK, pack_request
@@ -33,7 +35,9 @@ def digest(index: int) -> Entry:
 
 
 def report(index: int, node_id: int, sha256: bytes, of: int, version: int = FORMAT) -> Entry:
-    return batch(index, pack_request("digest_report", 1, of, version, sha256), (node_id, 1, index))
+    """Node 1 is the one under test, which has made one batch in each of these tests."""
+    seq = 1 if node_id == 1 else index
+    return batch(index, pack_request("digest_report", 1, of, version, sha256), (node_id, 1, seq))
 
 
 def state(*entries: Entry) -> Machine:
@@ -114,6 +118,32 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     node.commit(digest(4))
     node.advance(20)
     assert [index for _, index, *_ in proposed(node)] == [4]
+
+
+def test_who_asks_for_one_while_one_is_made_is_refused(tmp_path: Path) -> None:
+    """So many would be asked for that each index is forgotten before anybody has hashed it."""
+    node = serving(tmp_path)
+    node.commit(digest(2))
+    node.ask("digest", 8)
+    ((code, _, message, *_),) = node.replies(8)
+    assert code == Overloaded.code
+    assert "the digest of index 2 is still being made" in message
+    node.advance(20)
+    proposed(node)
+    node.commit(batch(3, b"", (1, 1, 1)))
+    node.ask("digest", 9)
+    assert proposed(node) == [("digest",)]
+
+
+def test_a_hash_of_an_index_that_is_forgotten_is_told_to_people_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = serving(tmp_path)
+    node.commit(*[digest(2 + more) for more in range(KEPT + 1)])
+    node.advance(20)
+    assert proposed(node) == []
+    assert "the digest of index 2 is compared with nobody's" in caplog.text
+    assert 2 not in node.kv._digesting._own
 
 
 def test_a_hash_that_fails_is_told_and_not_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -288,7 +318,7 @@ def test_the_odd_one_keeps_a_mark_first_and_tells_consensus_and_people(
 ) -> None:
     node = odd(tmp_path)
     assert node.store.odd() is not None
-    assert node.take(local.Odd) == [local.Odd(12)]
+    assert node.take(local.Odd) == [local.Odd(12, True)]
     assert "at index 12" in status(node)["odd"]
     assert [record.levelname for record in caplog.records if "is wrong" in record.message] == ["ERROR"]
     node.commit(report(15, 1, WRONG, 12))
@@ -350,13 +380,38 @@ def test_what_waited_before_hears_that_another_node_is_to_be_asked(tmp_path: Pat
 
 
 def test_what_is_no_state_of_it_is_told_all_the_same(tmp_path: Path) -> None:
+    """Without a revision, which clients would keep and ask other nodes for."""
     node = odd(tmp_path)
+    assert node.machine.revision > 0
     node.ask("leadership_poll", 9)
-    assert node.replies(9)[0][0] == STATUS_OK
+    assert node.replies(9)[0][:2] == (STATUS_OK, 0)
     node.ask("digest_reports", 10)
     assert [node_id for node_id, *_ in node.replies(10)[0][3]] == [2, 3]
-    node.ask("status", 11)
-    assert len(node.take(local.StatusRequest)) == 1
+    assert node.replies(10)[0][:2] == (STATUS_OK, 0)
+    for number, op in ((11, "status"), (12, "members")):
+        node.ask(op, number)
+        (asked,) = node.take(local.StatusRequest)
+        node.hear(local.StatusReply(asked.id, {"members": [], "pids": {}, "counters": {}}))
+        assert node.replies(number)[0][:2] == (STATUS_OK, 0)
+    node.ask("get", 13, "/k2")
+    assert node.replies(13)[0][:2] == (NoLeader.code, 0)
+
+
+def test_the_odd_one_proposes_no_compaction_of_its_own(tmp_path: Path) -> None:
+    """Its history may be longer or shorter than that of the others, who would take the revision as it is."""
+    node = serving(tmp_path, replace(CONFIG, history_max_events=4))
+    node.commit(digest(2))
+    node.advance(20)
+    node.commit(report(3, 2, RIGHT, 2), report(4, 3, RIGHT, 2))
+    node.hear(LEADER)
+    node.commit(report(5, 1, WRONG, 2))
+    node.take(local.Propose)
+    node.commit(*puts(6, 40))
+    node.advance(1_000)
+    assert proposed(node) == []
+    node.kv._oddness._odd = None
+    node.turn()
+    assert [op for op, *_ in proposed(node)] == ["compact"], "it would have to"
 
 
 def test_the_odd_one_makes_no_snapshot(tmp_path: Path) -> None:
@@ -368,19 +423,34 @@ def test_the_odd_one_makes_no_snapshot(tmp_path: Path) -> None:
     assert node.take(local.AskPoint) == []
 
 
-def test_a_snapshot_of_the_wrong_state_is_given_up_before_anybody_is_told(tmp_path: Path) -> None:
-    """It might take the name of the leader's."""
+def test_consensus_hears_at_once_and_again_when_no_snapshot_of_the_wrong_state_can_come_any_more(
+    tmp_path: Path,
+) -> None:
+    """It might take the name of the leader's. The process that makes it needs a while to end."""
+
+    class Lingering(SlicedSnapshot):
+        ended = False
+
+        def poll(self) -> Any:
+            return super().poll() if self.ended else None
+
     node = serving(tmp_path)
+    node.kv._taking._begin = Lingering
     node.commit(*puts(2, 11), digest(12))
     node.advance(20)
     node.kv._taking.request(node.now)
     node.turn()
     (asked,) = node.take(local.AskPoint)
     node.commit(report(13, 2, RIGHT, 12), report(14, 3, RIGHT, 12))
-    assert status(node)["odd"] != ""
+    assert node.take(local.Odd) == [local.Odd(12, False)]
     node.hear(local.PointRead(asked.index, 1, chain(asked.index)))
-    node.advance(20)
-    assert node.take(local.Odd) == [local.Odd(12)]
+    node.advance(100)
+    assert node.take(local.Odd) == []
+    Lingering.ended = True
+    node.now = node.kv._taking.next_timer() or 0
+    node.turn()
+    assert node.kv._taking.next_timer() is None, "nothing wakes it again for this"
+    assert node.take(local.Odd) == [local.Odd(12, True)]
     assert node.take(local.SnapshotDone) == []
     assert node.held() == []
 
@@ -432,9 +502,11 @@ def test_an_installed_one_does_it_as_well(tmp_path: Path) -> None:
     assert node.store.odd() is None
 
 
-def fail(name: str, store: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+def fail(
+    name: str, store: Snapshots, monkeypatch: pytest.MonkeyPatch, error: type[DiskFailed] = DiskFailed
+) -> None:
     def refuse(*_: Any) -> None:
-        raise DiskFailed("it ends here")
+        raise error("it ends here")
 
     monkeypatch.setattr(store, name, refuse)
 
@@ -450,7 +522,7 @@ def test_whoever_ends_on_the_way_is_odd_still(
         node.hear(replace_state)
     again = SteppedKv(tmp_path, CONFIG, boot_epoch=2)
     assert again.held() == left
-    assert again.take(local.Odd) == [local.Odd(12)]
+    assert again.take(local.Odd) == [local.Odd(12, True)]
     again.serve(14, 1)
     again.ask("get", 9, "/k2", consistency="stale")
     assert refused(again, 9)
@@ -468,18 +540,26 @@ def test_one_that_is_not_the_leader_s_after_all_is_not_taken(
     assert node.held() == [(11, 1)]
 
 
-def test_a_disk_that_refuses_the_mark_ends_the_process(
+def test_a_disk_that_refuses_the_mark_is_asked_again_and_nothing_is_served_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is served meanwhile."""
+    """A process that ended of it would begin again without the mark, and serve."""
     node = serving(tmp_path)
-    fail("mark_odd", node.store, monkeypatch)
     node.commit(digest(2))
     node.advance(20)
-    with pytest.raises(DiskFailed):
+    with monkeypatch.context() as full:
+        fail("mark_odd", node.store, full, DiskFull)
         node.commit(report(3, 2, RIGHT, 2), report(4, 3, RIGHT, 2))
-    with pytest.raises(NoLeader):
-        node.kv._oddness.admit(client.check(codec.unpack(pack_request("get", 1, "/a"))))
+        assert node.take(local.Odd) == [local.Odd(2, False)], "consensus stops what can be stopped"
+        node.advance(5 * MARK_MS)
+        node.ask("get", 9, "/a", consistency="stale")
+        assert refused(node, 9)
+        assert node.take(local.Odd) == [], "whoever ends now would not know it"
+        assert (node.kv.next_timer() or 0) <= node.now + MARK_MS
+    assert node.store.odd() is None
+    node.advance(MARK_MS)
+    assert node.take(local.Odd) == [local.Odd(2, True)]
+    assert node.store.odd() is not None
 
 
 # ---------------------------------------------------------------- reports of before

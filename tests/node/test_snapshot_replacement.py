@@ -28,7 +28,7 @@ from lone_consensus import Alone
 
 from danube_raft.config import Config
 from danube_raft.node.handler import KV, LINKS, LOG
-from danube_raft.node.snapshot_replacement import ASK_MS
+from danube_raft.node.snapshot_replacement import ASK_MS, SHUN_MS
 from danube_raft.node.snapshot_sender import ASKED_MS
 from danube_raft.wire import local, peer
 
@@ -38,7 +38,7 @@ OTHER_CHAIN = bytes(16)
 def odd(index: int = 12, config: Config = TINY) -> Alone:
     """A follower of node 1 that has applied 20 entries, whose state the digest at `index` has shown to be wrong."""
     node = led(config)
-    node.receive(KV, local.Odd(index))
+    node.receive(KV, local.Odd(index, True))
     node.turn()
     return node
 
@@ -66,14 +66,14 @@ def test_it_asks_its_leader_again_and_again() -> None:
 def test_it_asks_for_what_its_log_goes_on_from() -> None:
     node = led()
     take_snapshots(node, 10, 15)
-    node.receive(KV, local.Odd(3))
+    node.receive(KV, local.Odd(3, True))
     node.turn()
     assert asked(node) == [(1, 10)]
 
 
 def test_without_a_leader_it_waits_for_one() -> None:
     node = Alone(recovered=recovered(), points=(), load=False)
-    node.receive(KV, local.Odd(3))
+    node.receive(KV, local.Odd(3, True))
     node.turn()
     assert asked(node) == []
     assert (node.handler.next_timer() or node.now + 1) > node.now, "it spins"
@@ -164,7 +164,7 @@ def test_it_hands_leadership_over_and_hands_out_no_snapshot() -> None:
     node = leading()
     assert len(read(node)) == 1
     node.sent.clear()
-    node.receive(KV, local.Odd(12))
+    node.receive(KV, local.Odd(12, True))
     node.hear(1, peer.AppendReply(True, 20, 0, 0, True))
     node.turn()
     assert [to for to, _ in node.take(LINKS, peer.TimeoutNow)] == [1]
@@ -174,6 +174,56 @@ def test_it_hands_leadership_over_and_hands_out_no_snapshot() -> None:
     node.hear(1, peer.AskSnapshot(12))
     assert node.take(KV, local.WantSnapshot) == []
     assert node.take(LOG, local.ReadPiece) == []
+
+
+def test_it_hands_over_and_sends_nothing_before_it_can_be_replaced() -> None:
+    """While a snapshot of the wrong state is still being made, or the mark is not on the disk yet, it asks for none."""
+    node = leading()
+    node.sent.clear()
+    node.receive(KV, local.Odd(12))
+    node.hear(1, peer.AppendReply(True, 20, 0, 0, True))
+    node.turn()
+    assert [to for to, _ in node.take(LINKS, peer.TimeoutNow)] == [1]
+    wait(node, 3_000)
+    assert node.take(LOG, local.ReadPiece) == []
+    node = led()
+    node.receive(KV, local.Odd(12))
+    assert take_snapshots(node, 10, 15, 20) == [], "it forgets nothing"
+    node.hear(1, piece(15))
+    assert node.take(LOG, local.StagePiece) == []
+    assert asked(node) == []
+    node.receive(KV, local.Odd(12, True))
+    node.turn()
+    assert asked(node) == [(1, 12)]
+
+
+def test_two_that_are_wrong_do_not_pass_leadership_to_each_other() -> None:
+    """The other one asks whoever leads for a snapshot, which this one cannot give; its id is the lower one."""
+    node = Alone(config=TINY)
+    node.lead()
+    for index in (1, 3):
+        node.hear(index, peer.AppendReply(True, 2, 0, 0, True))
+    node.receive(KV, local.Odd(2, True))
+    node.hear(1, peer.AskSnapshot(2))
+    assert [to for to, _ in node.take(LINKS, peer.TimeoutNow)] == [3]
+
+
+def test_one_that_asks_no_more_may_lead() -> None:
+    node = Alone(config=TINY)
+    node.lead()
+    node.hear(1, peer.AppendReply(True, 2, 0, 0, True))
+    node.receive(KV, local.Odd(2, True))
+    node.hear(1, peer.AskSnapshot(2))
+    assert node.take(LINKS, peer.TimeoutNow) == [], "there is only that one"
+    node.now += SHUN_MS
+    node.hear(1, peer.AppendReply(True, 2, 0, 0, True))
+    assert [to for to, _ in node.take(LINKS, peer.TimeoutNow)] == [1]
+
+
+def test_a_damaged_mark_asks_for_any_snapshot() -> None:
+    """Even of a leader that has none: 0 would be reached by none at all."""
+    node = odd(0)
+    assert asked(node) == [(1, 1)]
 
 
 # ---------------------------------------------------------------- its leader
@@ -199,7 +249,7 @@ def test_it_has_one_made_where_there_is_none() -> None:
     node = level()
     node.hear(1, peer.AskSnapshot(18))
     assert node.take(KV, local.WantSnapshot) == [local.WantSnapshot(18)]
-    assert {to for to, _ in read(node)} <= {3}
+    assert 1 not in node.handler._snapshots._sender.offsets
     node.receive(KV, done(20))
     node.turn()
     node.sent.clear()
