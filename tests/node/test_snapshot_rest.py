@@ -13,7 +13,7 @@ from danube_raft.node.snapshot_rest import GUESS_MIN_MS, REST_MIN_MS, SHARE, Res
 from danube_raft.wire import local
 
 MOST_MS = 30_000
-FEW = replace(Config(), snapshot_log_bytes=1_000, snapshot_rest_max_ms=MOST_MS)
+FEW = replace(Config(), snapshot_log_bytes=1_000, snapshot_rest_max_ms=MOST_MS, snapshot_max_ms=30_000)
 FIRST_MS = max(SHARE * GUESS_MIN_MS, REST_MIN_MS)
 """The rest after the start of a node with hardly any state."""
 
