@@ -161,8 +161,9 @@ class Disk:
         return any(_point(name)[0] > index for name in self.folder.whole if name not in good)
 
     def damage_newest(self) -> bool:
-        """A bit of the newest snapshot flips, or its end is gone; not if it is the last good one. Whether it was done."""
-        good = self.folder.good()
+        """A bit of the newest snapshot flips, or its end is gone; not if it is the last good one from which the log goes on.
+        Whether it was done."""
+        good = [name for name in self.folder.good() if _point(name)[0] >= self._log.bounds[0]]
         if len(good) < 2:
             return False
         name = good[-1]

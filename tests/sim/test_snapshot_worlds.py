@@ -94,6 +94,18 @@ def test_the_newest_is_damaged_only_where_another_good_one_is_left() -> None:
     assert not disk.damage_newest()
 
 
+def test_one_from_before_the_log_begins_is_no_way_back() -> None:
+    """Found by seed 502163: an install was cut short before it had deleted what was there."""
+    disk, _ = disk_of(9)
+    keep(disk, 4)
+    keep(disk, 8)
+    disk.purge(8, Beginning())
+    disk.finish()
+    assert not disk.damage_newest()
+    keep(disk, 9)
+    assert disk.damage_newest()
+
+
 def test_a_snapshot_that_fails_was_told_to() -> None:
     disk, _ = disk_of(1)
     disk.fail_next_snapshot()
