@@ -18,9 +18,9 @@ TINY: dict[str, Any] = {
     "snapshot_tail_entries": 20,
     "snapshot_piece_bytes": 4_096,
 }
-KEYS = 200
+KEYS = 100
 ROUNDS = 12
-BIG = "%" * 1_000
+BIG = "%" * 2_000
 
 
 def fill(cluster: RealCluster, rounds: range) -> dict[str, str]:
