@@ -5,8 +5,8 @@ voter or too many are SUSPECT or gone, somebody has to decide that what is missi
 votes again: acknowledged writes may be lost for good, and that is what is accepted.
 
 - Nothing is changed before `Finding.accept`, and nothing at all while a node runs on the directory.
-- The newest term and vote that log or mark know of are kept: promises to candidates are not among the losses. A log
-  without any entry begins anew, as at the very first start.
+- It goes on in the term behind the newest that log or mark know of: promises to candidates are not among the losses, and
+  who leads that older term may count acks of what is gone. A log without any entry begins anew, as at the very first start.
 - The log gets them before the mark does: a crash in between leaves the node SUSPECT.
 - A snapshot that the log does not reach any more is named before anybody decides: it may be all that is left of what is
   about to be given up.
@@ -27,6 +27,7 @@ from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.mark_keeper import MarkKeeper
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
+from danube_raft.wire.entry import HardState
 
 
 class Finding:
@@ -49,7 +50,7 @@ class Finding:
             f"why it is SUSPECT: {self.suspect}",
             f"what the log holds now: {log}",
             f"what it was last known to hold: {held}",
-            f"what is kept: the log as it is, term {self._hard_state.term}, vote {self._hard_state.vote}",
+            f"what is kept: the log as it is, and that it has voted in term {self._hard_state.term}",
             *self._beside(),
         ]
 
@@ -74,10 +75,9 @@ class Finding:
 
     def accept(self) -> None:
         """From now on that is all there ever was; durable on return. Raises DiskFailed."""
-        found = self._found
-        if found.hard_state != self._hard_state:
-            self._store.write([local.Write(1, 0, (), self._hard_state)])
-        self._keeper.replace(found._replace(hard_state=self._hard_state))
+        hard_state = HardState(self._hard_state.term + 1, 0)
+        self._store.write([local.Write(1, 0, (), hard_state)])
+        self._keeper.replace(self._found._replace(hard_state=hard_state))
 
 
 @contextmanager

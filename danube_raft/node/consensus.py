@@ -233,6 +233,13 @@ class Consensus:
             self._for_kv.append(local.Committed(output.committed, now))
         for read, index in output.read_answers:
             self._answer_read(read, index)
+        for node_id, index in output.forgot:
+            log.error(
+                "node %d does not hold what it had acknowledged up to entry %d: look after its disk; it is sent again",
+                node_id,
+                index,
+                extra={"fields": {"peer": node_id, "match_index": index}},
+            )
 
     def _to_peers(self, core: Core, output: Output) -> None:
         peers = self._roster.update(core.configuration)

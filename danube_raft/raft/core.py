@@ -62,9 +62,7 @@ class Core:
         assert state.log.purged_index <= index <= state.writes.durable_index, "a gap behind the snapshot"
         state.hold_snapshot(index)
         state.may_campaign = True
-        if state.election_at is None and state.role == FOLLOWER:
-            # The timer ran out before, without a leader.
-            state.election_at = state.now + state.retry_ms()
+        state.resume_election_timer()
         candidate.campaign_if_alone(state)
         self._check()
 
@@ -252,7 +250,9 @@ class Core:
         messages, state.messages = state.messages, []
         answers, state.read_answers = state.read_answers, []
         requests, log.requests = log.requests, []
-        return Output(write, tuple(messages), committed, tuple(requests), tuple(answers), self._role_change())
+        forgot, state.forgot = tuple(state.forgot), []
+        role = self._role_change()
+        return Output(write, tuple(messages), committed, tuple(requests), tuple(answers), role, forgot)
 
     def _role_change(self) -> local.Role | None:
         state = self._state
@@ -321,8 +321,8 @@ class Core:
     @property
     def followers(self) -> dict[int, int]:
         """On a leader: how far the log of each other member is known to match. Empty in the other roles."""
-        lead = self._state.lead
-        return {} if lead is None else {to: progress.match_index for to, progress in lead.peers.items()}
+        peers = {} if self._state.lead is None else self._state.lead.peers
+        return {to: progress.match_index for to, progress in peers.items()}
 
     @property
     def progress(self) -> dict[int, str]:
@@ -333,7 +333,7 @@ class Core:
 
     @property
     def suspects(self) -> set[int]:
-        """On a leader: the members that say that they are SUSPECT. Empty in the other roles."""
+        """On a leader: the members that say that they are SUSPECT. Empty in other roles."""
         peers = {} if self._state.lead is None else self._state.lead.peers
         return {to for to, progress in peers.items() if not progress.counts}
 

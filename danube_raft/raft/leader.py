@@ -119,7 +119,7 @@ def on_append_reply(state: State, header: peer.Header, message: peer.AppendReply
         _acked(state, progress, message.match_index, message.counted)
         transfer.acked(state, _lead(state), header.sender)
     else:
-        _refused(state, progress, message)
+        _refused(state, header.sender, progress, message)
 
 
 def on_heartbeat_reply(state: State, header: peer.Header, message: peer.HeartbeatReply) -> None:
@@ -164,13 +164,18 @@ def _acked(state: State, progress: Progress, match_index: int, counted: bool) ->
         advance_commit(state)
 
 
-def _refused(state: State, progress: Progress, message: peer.AppendReply) -> None:
+def _refused(state: State, sender: int, progress: Progress, message: peer.AppendReply) -> None:
     refused = message.match_index
     if progress.state == REPLICATE:
         stale = refused <= progress.match_index
     else:
         stale = progress.state != PROBE or refused != progress.next_index - 1
-    if stale:
+    if progress.state != SNAPSHOT and refused == progress.match_index == progress.next_index - 1:
+        # It had acknowledged that: its disk has lost it, noticed or (a mark is some ms old) not. Or the answer is an
+        # old one: then the next ack restores what is forgotten here. What was committed with it stays committed.
+        state.forgot.append((sender, refused))
+        progress.not_counted()
+    elif stale:
         return
     log = state.log
     index = log.last_at_most(max(message.hint_index, log.purged_index), message.hint_term)

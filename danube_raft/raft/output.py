@@ -55,3 +55,5 @@ class Output(NamedTuple):
     read_log: tuple[local.ReadLog, ...]
     read_answers: tuple[tuple[ReadId, int], ...]
     role: local.Role | None
+    forgot: tuple[tuple[int, int], ...]
+    """On a leader, (node, index): members that had acknowledged what is up to the index and do not hold it any more."""

@@ -5,7 +5,7 @@
 - replicate: entries are sent ahead of their acks, within a window counted in messages and in bytes.
 - snapshot: what the peer needs was purged; it gets no entries until it has what only a snapshot can give.
 
-`match_index` only grows while the peer's acks count, which is what `counts` says. `counted_index` is the part of it
+`match_index` only grows while the peer's acks count, which is what `counts` says, and it holds what it acknowledged. `counted_index` is the part of it
 that commits entries: 0 while the peer is SUSPECT, because it lost what it had acknowledged. `match_index < next_index`
 always holds. `asked_at` is when the peer was last sent something that only asks where it stands: rounds of reads must
 not multiply these. `low_space`: what it said last of its disk being nearly full; None: nothing
@@ -84,7 +84,7 @@ class Progress:
             self.inflight_bytes -= self.inflight.popleft()[1]
 
     def not_counted(self) -> None:
-        """The peer is SUSPECT: what it acknowledged before may be lost."""
+        """What the peer acknowledged before may be lost: it is SUSPECT, or has refused what follows on it."""
         self.counted_index = 0
         self.match_index = 0
 

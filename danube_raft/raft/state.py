@@ -92,6 +92,8 @@ class State:
         self.messages: list[Send] = []
         self.read_answers: list[tuple[ReadId, int]] = []
         self.lead: Leadership | None = None
+        self.forgot: list[tuple[int, int]] = []
+        """Members that this node led and that had lost what they acknowledged, and the index up to which; not yet taken."""
         self.installing: Installing | None = None
         # Whether the disk is nearly full; and whether the leader's is, with nobody to hand over to.
         self.low_space = self.leader_low_space = False
@@ -141,6 +143,11 @@ class State:
         return least + share * (config.election_min_ms - least) // (
             config.election_max_ms - config.election_min_ms
         )
+
+    def resume_election_timer(self) -> None:
+        """This node might not campaign and may now; its timer may have run out meanwhile, without a leader."""
+        if self.election_at is None and self.role == FOLLOWER:
+            self.election_at = self.now + self.retry_ms()
 
     def retry_ms(self) -> int:
         """A pause after a lost or split election."""
@@ -261,6 +268,7 @@ class State:
         if point is None or point.seq > seq:
             return
         self.installing = None
+        self.resume_election_timer()
         if self.log.matches(point.index, point.term):
             self.log.purge(point.index)
         else:

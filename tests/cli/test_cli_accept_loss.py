@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 from data_dirs import NODE, made
 from snapshot_store import spoil
+
+from danube_raft.storage.log_store import RocksLogStore
+from danube_raft.wire.entry import HardState
 
 Run = Callable[..., Any]
 
@@ -63,3 +67,19 @@ def test_the_snapshot_that_is_named_can_be_restored(run: Run, data: Path, tmp_pa
     assert done.code == 0
     assert (target / "identity.json").exists()
     assert run("node", "accept-loss", "--data-dir", str(data), "--yes-i-accept-the-loss", str(NODE)).code == 0
+
+
+def test_a_leader_that_counts_what_is_lost_leads_no_more_when_the_node_is_back(
+    run: Run, tmp_path: Path
+) -> None:
+    """It would take the node's old acks for the truth as long as its term lasts."""
+    path = made(tmp_path / "data")
+    term = hard_state(path).term
+    shutil.rmtree(path / "log")
+    assert run("node", "accept-loss", "--data-dir", str(path), "--yes-i-accept-the-loss", str(NODE)).code == 0
+    assert hard_state(path) == HardState(term + 1, 0)
+
+
+def hard_state(data: Path) -> HardState:
+    with contextlib.closing(RocksLogStore(data / "log")) as store:
+        return store.open().hard_state

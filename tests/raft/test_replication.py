@@ -262,6 +262,51 @@ def test_a_suspect_peer_counts_for_nothing() -> None:
     assert cluster.answer(1, 1) == -1
 
 
+@pytest.mark.parametrize("idle", [True, False])
+def test_a_member_that_lost_what_it_acknowledged_without_noticing_is_sent_it_again(idle: bool) -> None:
+    """Its disk lied, or all that a mark is too young to vouch for is gone: in the same term, and not SUSPECT. No storm of
+    probes, it does not count for what it has not, and the next failure costs nothing."""
+    cluster = led()
+    for _ in range(6):
+        cluster.propose(1)
+    cluster.settle()
+    node = cluster.world.nodes[2]
+    assert node.disk.last_index == cluster[1].commit_index == 8
+    cluster.down = {2}
+    node.disk.log = {index: entry for index, entry in node.disk.log.items() if index <= 5}
+    assert node.disk.hard_state.term == cluster[1].term
+    if not idle:
+        cluster[1].unreachable(2, cluster.now)
+        cluster.propose(1)
+    cluster.boot(2)
+    cluster.take_sent()
+    cluster.run(3 * HEARTBEAT_MS)
+    assert kinds(cluster)["AppendEntries"] <= 8
+    assert node.forgot == []
+    assert cluster.world.nodes[1].forgot == [(2, 8)]
+    assert cluster[2].last_index == node.disk.last_index == cluster[1].last_index
+    assert cluster[1].followers[2] == cluster[1].last_index
+    cluster.down = {3}
+    cluster.propose(1)
+    cluster.settle()
+    assert cluster[1].commit_index == cluster[1].last_index, "with node 2"
+
+
+def test_a_member_that_lost_what_it_acknowledged_does_not_count_for_it() -> None:
+    cluster = led()
+    cluster.silent = {1, 3}
+    cluster.propose(1)
+    cluster.settle()
+    assert cluster[1].followers == {2: 3, 3: 2}
+    assert cluster.hear(1, 2, 2, peer.AppendReply(False, 3, 2, 2, True)) != []
+    assert cluster[1].followers[2] == 0
+    cluster.silent = {3}
+    cluster.sync(1)
+    assert cluster[1].commit_index == 2, "the leader alone has it"
+    cluster.run(2 * HEARTBEAT_MS)
+    assert cluster[1].commit_index == 3
+
+
 def test_a_new_leader_counts_the_uncommitted_tail_that_it_inherits() -> None:
     """Else each change of leader would allow another full window of entries that nobody can commit (PITFALLS 23)."""
     cluster = led(uncommitted_max_bytes=1_000)

@@ -178,6 +178,20 @@ def test_nothing_is_appended_and_nobody_campaigns_while_a_snapshot_is_being_inst
     assert cluster[3].commit_index == cluster[1].commit_index
 
 
+def test_a_node_whose_leader_died_during_the_installation_campaigns_after_it() -> None:
+    """Its election timer ran out when it might not: nobody else need be there to begin."""
+    cluster = lagging()
+    node = cluster.world.nodes[3]
+    cluster.silent = {3}
+    assert node.install(newest(cluster.world.nodes[1]))
+    cluster.isolate(3)
+    cluster.run(10_000)
+    assert cluster[3].next_timer() is None
+    cluster.silent.clear()
+    cluster.run(3_000)
+    assert cluster[3].role == "pre-candidate"
+
+
 def test_a_snapshot_of_what_is_committed_already_is_of_no_use() -> None:
     """PITFALLS 26: an old one must not take a newer state back."""
     cluster = lagging()

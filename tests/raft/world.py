@@ -161,6 +161,7 @@ class Node:
         self.handed_from = self.disk.purged[0]
         """The state machine holds everything up to here from a snapshot; `handed` goes on behind it."""
         self.answers: dict[tuple[int, int, int], int] = {}
+        self.forgot: list[tuple[int, int]] = []
         self.core = Core(self.node_id, self.config, self.disk.recovered(), self.random, self.world.now)
 
     def load(self) -> None:
@@ -215,6 +216,7 @@ class Node:
             self.handed.append(entry)
         self.reads.extend(output.read_log)
         self.answers.update(output.read_answers)
+        self.forgot += output.forgot
         return output
 
     def sync(self) -> None:
