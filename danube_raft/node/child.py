@@ -19,15 +19,23 @@ from danube_raft.node.view import ProcessView
 
 
 class Child:
-    """One running process, seen from the parent. `view` is what others may look at, `told` its last words."""
+    """One running process, seen from the parent. `view` is what others may look at, `told` its last words. Raises
+    OSError when it cannot be watched, and has ended it then."""
 
     def __init__(self, process: subprocess.Popen[bytes], edge: LocalEdge, view: ProcessView) -> None:
         self.name = view.name
         self.process = process
         self.edge = edge
         self.view = view
-        self.descriptor = os.pidfd_open(process.pid)
         self.told: DanubeRaftError | None = None
+        try:
+            self.descriptor = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
+            raise
 
     def ended(self) -> str | None:
         """How it ended, None while it runs."""

@@ -94,10 +94,7 @@ class Supervisor:
         try:
             while True:
                 began = monotonic_ms()
-                self._full_disk.prepare()
-                if not self._starts():
-                    continue
-                reason = self._watch()
+                reason = self._boot()
                 if reason is None:
                     self._view.stopping()
                     self._stop_in_order()
@@ -128,21 +125,25 @@ class Supervisor:
 
     # ---------------------------------------------------------------- start
 
-    def _starts(self) -> bool:
-        """Start all three. False: the disk is full, which was not known, and the next try has the room of the ballast."""
+    def _boot(self) -> str | None:
+        """Start all three and watch them; as `_watch`. What goes wrong here is one more reason to start again for a node
+        that has served; of one that never has, whoever started it is told at once, unless there is the ballast to give.
+        """
+        self._failed = None
+        self._ready_at = 0
         try:
+            self._full_disk.prepare()
             self._start()
-        except errors.DiskFull as error:
-            self._kill()
-            if not self._full_disk.found(error.message, monotonic_ms()):
+            return self._watch()
+        except errors.Fatal as error:
+            has_ballast = isinstance(error, errors.DiskFull) and not self._full_disk.read_only
+            if not self._announced and not has_ballast:
                 raise
-            return False
-        return True
+            self._failed = error
+            return error.message
 
     def _start(self) -> None:
         identity = self._identity = next_boot(self._data_dir)
-        self._failed = None
-        self._ready_at = 0
         _clear_run_dir(self._data_dir.path / RUN_DIR)
         address = ipc_address(identity.boot_epoch)
         setup = {
@@ -157,11 +158,13 @@ class Supervisor:
             edge = LocalEdge(self._context, address(SUPERVISOR, name), True, identity.boot_epoch)
             try:
                 process = self._spawn(name)
+                child = Child(
+                    process, edge, ProcessView(name, process.pid, self._stuck_ms[name], monotonic_ms())
+                )
             except OSError as error:
                 edge.close()
                 raise errors.Fatal(f"cannot start the {name}: {error.strerror or error}") from None
-            view = ProcessView(name, process.pid, self._stuck_ms[name], monotonic_ms())
-            self._children.append(Child(process, edge, view))
+            self._children.append(child)
             assert process.stdin is not None, "the setup goes through standard input"
             # A pipe that is broken already: the child has ended, and `_watch` tells how.
             with contextlib.suppress(BrokenPipeError):

@@ -28,6 +28,7 @@ from rocksdict import Rdict, WriteBatch
 
 from danube_raft.errors import Corrupt, DataDirInUse, DiskFailed, DiskFull, Fatal, NewerFormat
 from danube_raft.storage import entry_format, library_records
+from danube_raft.storage.directory import sync_directory
 from danube_raft.storage.disk_errors import disk_failed
 from danube_raft.storage.entry_format import CHAIN_BYTES, NEWER_WAY_OUT, WAY_OUT
 from danube_raft.storage.log_options import log_options
@@ -227,7 +228,11 @@ class RocksLogStore:
 
     def _open_database(self) -> None:
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
+            if not self._path.is_dir():
+                self._path.mkdir(parents=True)
+                # Whatever RocksDB syncs is below this name. A start that is cut short before the sync leaves it to the
+                # next one's boot epoch, which is in the same directory.
+                sync_directory(self._path.parent)
             names = {file.name for file in self._path.iterdir()}
             for name, at in library_records.torn_ends(self._path):
                 self._cut(name, at)

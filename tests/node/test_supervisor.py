@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+from collections.abc import Container, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,12 @@ import pytest
 import zmq
 
 from danube_raft.config import Config
-from danube_raft.errors import DiskFailed, DiskFull, Fatal
+from danube_raft.errors import CrashLoop, DiskFailed, DiskFull, Fatal
 from danube_raft.node import supervisor
 from danube_raft.node.bootstrap import belongs, held_data_dir
 from danube_raft.node.child import Child
 from danube_raft.node.endpoints import LocalEdge
+from danube_raft.node.restarts import UNREADY_MAX
 from danube_raft.node.supervisor import Supervisor
 from danube_raft.node.view import NodeView, ProcessView
 from danube_raft.storage.data_dir import DataDir
@@ -40,6 +42,121 @@ def test_a_child_that_cannot_be_started_is_one_error_and_no_hang(
         assert belongs(config, data_dir, ())
         with closing(NodeView()) as view, pytest.raises(Fatal, match="cannot start the log-writer"):
             Supervisor(config, data_dir, (), view).run()
+
+
+KILLED = "kv-server (pid 7) ended: killed by SIGKILL"
+
+
+class Restarted:
+    """A node that has served and whose kv-server was killed: what `run` does to start it again. Its processes are small
+    scripts. The n-th of them (from 1) cannot be made if `refused` has n."""
+
+    def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused: Container[int] = ()
+        self.made: list[subprocess.Popen[bytes]] = []
+        self.pauses: list[int] = []
+        self._tried = 0
+        self._boots = 0
+        self._config = replace(Config(), data_dir=str(tmp_path / "data"))
+        self._monkeypatch = monkeypatch
+
+    def run(self) -> tuple[int, NodeView]:
+        """Until it runs again and is told to stop; the exit code, and what others saw. Raises Fatal."""
+        with held_data_dir(self._config, inheritable=False) as data_dir:
+            self._monkeypatch.chdir(self._config.data_dir)
+            assert belongs(self._config, data_dir, ())
+            with closing(NodeView()) as view:
+                made = Supervisor(self._config, data_dir, (), view)
+                self._monkeypatch.setattr(made, "_spawn", self._spawn)
+                self._monkeypatch.setattr(made, "_watch", lambda: self._watch(made))
+                self._monkeypatch.setattr(made, "_pause", self.pauses.append)
+                return made.run(), view
+
+    def _spawn(self, _name: str) -> subprocess.Popen[bytes]:
+        self._tried += 1
+        if self._tried in self.refused:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        self.made.append(subprocess.Popen(["sh", "-c", "read line; read line"], stdin=subprocess.PIPE))
+        return self.made[-1]
+
+    def _watch(self, supervisor: Any) -> str | None:
+        self._boots += 1
+        supervisor._announced = True
+        return KILLED if self._boots == 1 else None
+
+
+@pytest.fixture
+def restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Restarted]:
+    found = Restarted(tmp_path, monkeypatch)
+    yield found
+    assert all(process.returncode is not None for process in found.made)
+
+
+def test_a_restart_for_which_there_is_no_process_for_a_moment_is_tried_again(restarted: Restarted) -> None:
+    """The machine was out of processes or memory: the node that served has to be back when it has some again."""
+    restarted.refused = {5, 6}
+    code, view = restarted.run()
+    assert code == 0
+    assert restarted.pauses == [0, 50, 100]
+    assert len(restarted.made) == 3 + 1 + 3
+    assert (view.restarts, view.trouble) == (
+        3,
+        "cannot start the log-writer: Resource temporarily unavailable",
+    )
+
+
+def test_a_restart_for_which_there_is_never_a_process_is_a_crash_loop(restarted: Restarted) -> None:
+    restarted.refused = range(4, 1_000)
+    with pytest.raises(
+        CrashLoop, match=r"cannot start the log-writer: Resource temporarily unavailable; .*11 times"
+    ):
+        restarted.run()
+    assert restarted.pauses[:5] == [0, 50, 100, 200, 400]
+    assert len(restarted.pauses) == UNREADY_MAX
+
+
+def test_a_process_that_cannot_be_watched_is_ended_and_tried_again(
+    restarted: Restarted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pidfd_open = os.pidfd_open
+
+    def refuse_once(pid: int) -> int:
+        if len(restarted.made) == 5:
+            monkeypatch.setattr(os, "pidfd_open", pidfd_open)
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        return pidfd_open(pid)
+
+    monkeypatch.setattr(os, "pidfd_open", refuse_once)
+    code, view = restarted.run()
+    assert (code, len(restarted.made), restarted.pauses) == (0, 3 + 2 + 3, [0, 50])
+    assert view.trouble == "cannot start the consensus: Too many open files in system"
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_disk_that_fails_the_supervisor_at_a_restart_gets_its_one_more_chance(
+    failures: int, restarted: Restarted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that fails the log-writer does."""
+    count = DataDir.next_boot_epoch
+    starts = 0
+
+    def next_boot_epoch(data_dir: DataDir) -> int:
+        nonlocal starts
+        starts += 1
+        if 1 < starts <= 1 + failures:
+            raise DiskFailed("cannot write boot_epoch.json: Input/output error")
+        return count(data_dir)
+
+    monkeypatch.setattr(DataDir, "next_boot_epoch", next_boot_epoch)
+    if failures == 1:
+        assert restarted.run()[0] == 0
+        assert restarted.pauses == [0, 50]
+    else:
+        with pytest.raises(
+            DiskFailed, match=r"boot_epoch.json: Input/output error; .* so the node stays down"
+        ):
+            restarted.run()
+    assert starts == 3
 
 
 @pytest.mark.parametrize("refused", [1, 2])

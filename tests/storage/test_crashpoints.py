@@ -71,3 +71,32 @@ def test_what_was_not_synced_is_there_or_not(tail: str, content: bytes | None, t
     else:
         assert found == content
     assert (tmp_path / "found" / "unnamed").exists() == (tail != LOST)
+
+
+@pytest.mark.parametrize(
+    ("synced", "wanted"),
+    [
+        ([], []),
+        (["log"], ["log"]),
+        (["log/deep"], []),
+        (["log", "log/deep"], ["log", "log/deep", "log/deep/a"]),
+    ],
+)
+def test_a_directory_whose_making_was_not_synced_is_lost_with_all_that_is_in_it(
+    synced: list[str], wanted: list[str], tmp_path: Path
+) -> None:
+    """However durable that is in itself."""
+    root, shadow, found = tmp_path / "root", tmp_path / "shadow", tmp_path / "found"
+    file = root / "log" / "deep" / "a"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"synced")
+    shadow.mkdir()
+    (shadow / "1.img").write_bytes(b"synced")
+    inode = file.stat().st_ino
+    events = [f"S 1 {inode} {file}", f"D {file.parent}|a:{inode}"]
+    for name in synced:
+        made = root / name
+        events += [f"D {made.parent}|{made.name}/:{made.stat().st_ino}"]
+    (shadow / "events").write_text("\n".join(events))
+    compose(LOST, root, Durable(shadow), found, 3)
+    assert sorted(str(path.relative_to(found)) for path in found.rglob("*")) == wanted

@@ -1,8 +1,8 @@
 """What a disk may hold after the power went out, made from what `crash_shim.c` wrote down.
 
 A name is durable when its directory was synced after it was given, the content of a file up to its own last sync; what
-is behind that may be there, be lost, be there in part, or be something else. TAILS are these outcomes for a whole
-directory:
+is behind that may be there, be lost, be there in part, or be something else. With the name of a directory goes all that
+is below it, synced or not. TAILS are these outcomes for a whole directory:
 
 - kept: as the processes left it, as after a mere kill;
 - lost: only what is durable;
@@ -26,11 +26,12 @@ _File = tuple[int, int]
 
 
 class Durable:
-    """What was durable below `root`: content by file, names by directory."""
+    """What was durable: content by file, names of files and of directories by directory."""
 
     def __init__(self, shadow: Path) -> None:
         self.content: dict[_File, bytes] = {}
         self.names: dict[str, dict[str, _File]] = {}
+        self.directories: dict[str, set[str]] = {}
         uses: Counter[int] = Counter()
         events = shadow / "events"
         for line in events.read_text().splitlines() if events.exists() else []:
@@ -44,13 +45,22 @@ class Durable:
             else:
                 path, *names = rest.split("|")
                 found = [name.rsplit(":", 1) for name in names]
-                self.names[path] = {name: (int(inode), uses[int(inode)]) for name, inode in found}
+                self.directories[path] = {name[:-1] for name, _ in found if name.endswith("/")}
+                self.names[path] = {
+                    name: (int(inode), uses[int(inode)]) for name, inode in found if not name.endswith("/")
+                }
         self._uses = uses
 
     def of(self, path: Path) -> bytes:
         """The synced content of a file that still has its name; empty if it never was synced."""
         inode = path.stat().st_ino
         return self.content.get((inode, self._uses[inode]), b"")
+
+    def leads_to(self, directory: Path, root: Path) -> bool:
+        """Whether the way from `root`, which was always there, to `directory` is durable, name by name."""
+        way = [directory, *directory.parents]
+        below = way[: way.index(root)]
+        return all(each.name in self.directories.get(str(each.parent), ()) for each in below)
 
 
 def compose(tail: str, root: Path, durable: Durable, target: Path, seed: int) -> None:
@@ -60,6 +70,8 @@ def compose(tail: str, root: Path, durable: Durable, target: Path, seed: int) ->
         return
     random = Random(seed)
     for directory in sorted((root, *(path for path in root.rglob("*") if path.is_dir()))):
+        if tail == LOST and not durable.leads_to(directory, root):
+            continue
         there = target / directory.relative_to(root)
         there.mkdir(parents=True)
         if tail == LOST:

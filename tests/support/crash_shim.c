@@ -3,7 +3,7 @@
  * after each: `events` has a line per sync, `<n>.img` is the content of the file that the n-th line is about.
  *
  *     S n inode path            a file was synced; n.img is what it held then
- *     D path|name:inode|...     a directory was synced; these were its names
+ *     D path|name:inode|...     a directory was synced; these were its names, those of directories with a slash behind
  *     G inode                   no name leads to that file any more; its number may be used again
  *
  * Renames and removals count as calls too; whether they lasted is written down by the next sync of their directory.
@@ -80,8 +80,11 @@ static void note(int fd, const char *path) {
     if (S_ISDIR(about.st_mode)) {
         fprintf(events, "D %s", path);
         DIR *directory = opendir(path);
-        for (struct dirent *each; (each = readdir(directory));)
-            if (each->d_type == DT_REG) fprintf(events, "|%s:%lu", each->d_name, (unsigned long)each->d_ino);
+        for (struct dirent *each; (each = readdir(directory));) {
+            int below = each->d_type == DT_DIR && strcmp(each->d_name, ".") && strcmp(each->d_name, "..");
+            if (below || each->d_type == DT_REG)
+                fprintf(events, "|%s%s:%lu", each->d_name, below ? "/" : "", (unsigned long)each->d_ino);
+        }
         closedir(directory);
         fprintf(events, "\n");
     } else {

@@ -244,9 +244,9 @@ class RealCluster:
         return found
 
     def follower(self) -> ClusterNode:
-        """A node that does not lead."""
+        """A node that does not lead, another one each time if chance will have it."""
         leader = self.await_leader()
-        return next(node for node in self.nodes if node is not leader)
+        return random.choice([node for node in self.nodes if node is not leader])
 
     def await_whole(self, wait_s: float = FORM_WAIT_S) -> None:
         """Every node answers, follows the one leader and has applied what was committed when this was asked."""
