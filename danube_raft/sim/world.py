@@ -34,6 +34,7 @@ from danube_raft.sim.checks.leadership_ends import Timings
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
+from danube_raft.sim.checks.removals import check_removals
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.revisions import check_revisions
 from danube_raft.sim.checks.unique_ids import check_unique_ids
@@ -271,6 +272,7 @@ class World:
         check_bounded(self.checks.bounded.demands, revisions)
         self._check_in_time(operations)
         check_once(operations, archive.events)
+        check_removals(operations, archive)
         check_lives(archive.events)
         check_revisions(archive)
         self.expiries = check_expiries(

@@ -336,22 +336,6 @@ def test_a_lease_that_is_written_more_often_than_it_was_asked_for() -> None:
             check_once([grant(2), *other], twice)
 
 
-def test_a_delete_that_is_lost_doubled_or_nobodys() -> None:
-    delete = pack_request("delete", 2, "/k")
-    written = done("put", "/k", b"a", result=(2, 1, None))
-    deleted = done("delete", "/k", result=(1, None))
-    there, gone = machine(PUT_A).history.events, machine(PUT_A, delete).history.events
-    check_once([written, deleted], gone)
-    check_once([written, done("delete", "/k", result=(0, None))], there)
-    check_once([written, done("delete", "/k", outcome=UNCERTAIN)], there)
-    check_once([written, done("delete", "/k", outcome=UNCERTAIN)], gone)
-    with pytest.raises(Violation, match="deleted 0 times for 1 to 1"):
-        check_once([written, deleted], there)
-    for other in ([], [done("delete", "/k", outcome=REJECTED)], [done("delete", "/k", result=(0, None))]):
-        with pytest.raises(Violation, match="deleted 1 times for 0 to 0"):
-            check_once([written, *other], gone)
-
-
 def test_a_rejected_write_that_happened_and_one_that_nobody_made() -> None:
     with pytest.raises(Violation, match="nobody wrote it"):
         check_once([done("put", "/k", b"a", outcome=REJECTED)], machine(PUT_A).history.events)
