@@ -165,6 +165,21 @@ def test_a_commit_or_applied_index_that_goes_back() -> None:
         stream.role(2, "follower", 1, 0, commit=1)
 
 
+@pytest.mark.parametrize("earlier", [peer.AppendEntries(2, 1, 2, 0, ()), peer.Heartbeat(1, 2, 0)])
+@pytest.mark.parametrize("later", [peer.AppendEntries(2, 1, 1, 0, ()), peer.Heartbeat(2, 1, 0)])
+def test_a_commit_index_that_goes_back_in_what_is_sent(earlier: peer.Message, later: peer.Message) -> None:
+    """Whoever it is sent to, and in a later term as well; after a restart it may."""
+    stream = good()
+    stream.send(1, 2, 1, earlier)
+    stream.send(1, 3, 1, earlier)
+    stream.send(3, 1, 5, later)
+    for receiver, term in ((3, 1), (2, 2)):
+        with pytest.raises(Violation, match="commit index sent of node 1 goes back from 2 to 1"):
+            stream.send(1, receiver, term, later)
+    stream.checks.tell(Booted(1, 2))
+    stream.send(1, 2, 2, later)
+
+
 def test_a_commit_past_the_log_and_an_apply_of_what_was_not_handed_on() -> None:
     with pytest.raises(Violation, match="past its log"):
         good().role(3, "follower", 1, 1, commit=2)
