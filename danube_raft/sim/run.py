@@ -109,6 +109,7 @@ def _report(world: World) -> Report:
     effects["clocks_apart"] = sum(node.clock_error_ms > 0 for node in world.nodes.values())
     for node in world.nodes.values():
         effects += node.disk.counts
+    effects["snapshots_broken"] = sum(node.disk.folder.broken for node in world.nodes.values())
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
@@ -121,12 +122,15 @@ def _report(world: World) -> Report:
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
+    effects["bounded_reads_in_time"] = world.in_time
+    effects["recalled"] = world.recalled
     effects += world.connections.counts
     for watcher in world.watchers.values():
         effects += watcher.counts
     effects["uncertain"] = sum(operation.outcome == UNCERTAIN for operation in operations)
     effects["rejected"] = sum(operation.outcome == REJECTED for operation in operations)
     effects["refused_for_space"] = sum(operation.error.startswith("NoSpace") for operation in operations)
+    effects["reads_compacted"] = sum(operation.error.startswith("Compacted") for operation in operations)
     effects["overloaded"] = sum(client.overloaded for client in world.clients)
     effects["swapped"] = sum(
         o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
@@ -171,7 +175,7 @@ EFFECTS = (
     "crashed", "boots", "killed log-writer", "killed consensus", "killed kv-server", "held log-writer", "held consensus",
     "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
     "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "suspect",
-    "low_on_space", "handed_over", "refused_for_room",
+    "low_on_space", "handed_over", "refused_for_room", "snapshots_broken",
 )  # fmt: skip
 """What faults did, counted where it happens: a fault that is only told would else count as made. A world in which none
 of this happened shows nothing."""
@@ -190,7 +194,7 @@ NEEDED = (
     "restarts_from_snapshot", "loads_of_the_older",
     "no_room", "started_read_only", "room_again", "passive_commits",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
-    "digests_reported", "digests_compared",
+    "digests_reported", "digests_compared", "bounded_reads_in_time", "recalled", "reads_compacted",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
 RARE = (*(f"stopped at {step}" for step in STEPS), "installs_interrupted", "transfers_resumed")

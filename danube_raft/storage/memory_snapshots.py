@@ -47,6 +47,8 @@ class MemoryFolder:
         self._failing: dict[str, str] = {}
         self.failures = 0
         """How often something was refused."""
+        self.broken = 0
+        """How often of these because it was told to, and not for want of room."""
         self.no_room = False
         """Nothing can be written for want of it."""
 
@@ -121,6 +123,7 @@ class MemoryFolder:
         if self._failing.get(doing) == when:
             del self._failing[doing]
             self.failures += 1
+            self.broken += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def rename(self, name: str, final: str) -> None:

@@ -165,20 +165,23 @@ def check_bounded(demands: Sequence[Demand], revisions: Sequence[int]) -> None:
             raise Violation(f"the node had been told of revision {wanted}, and shows another: {read}")
 
 
-def check_bounded_in_time(operations: Sequence[Operation], slack_us: int, drift_ppm: int = 0) -> None:
+def check_bounded_in_time(operations: Sequence[Operation], slack_us: int, drift_ppm: int = 0) -> int:
     """Whatever was acknowledged to anybody `slack_us` before the bound began is shown. Both are counted by clocks that
-    may be wrong by `drift_ppm`."""
+    may be wrong by `drift_ppm`. Returns how many reads had something to show."""
     answers = sorted((each.returned, each.revision) for each in operations if each.outcome == OK)
     times: list[int] = []
     highest: list[int] = []
     for returned, revision in answers:
         times.append(returned)
         highest.append(max(revision, highest[-1] if highest else 0))
+    looked_at = 0
     for read in operations:
         if read.kind == "get" and read.outcome == OK and type(read.level) is int:
             bound_us = (read.level * MS + slack_us) * (1_000_000 + 2 * drift_ppm) // 1_000_000
             place = bisect_left(times, read.invoked - bound_us)
+            looked_at += place > 0
             if place and read.revision < highest[place - 1]:
                 raise Violation(
                     f"revision {highest[place - 1]} had been acknowledged {read.level} + {slack_us // MS} ms before: {read}"
                 )
+    return looked_at
