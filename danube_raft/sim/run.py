@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danube_raft.sim.endless import Endless, at_most
-from danube_raft.sim.faults import LOSSES, MEND, Told, kinds_for
+from danube_raft.sim.faults import FAIL_READ, LOSSES, MEND, Told, kinds_for
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
 from danube_raft.sim.settings import NODES_MAX, Options
 from danube_raft.sim.snapshot_faults import RECEIVING
 from danube_raft.sim.snapshot_steps import STEPS
 from danube_raft.sim.world import World
+from danube_raft.storage.memory_snapshots import COMMIT, READ, WRITE
 
 SIGNATURE_CHARS = 80
 WORLD_S = 60.0
@@ -109,7 +110,9 @@ def _report(world: World) -> Report:
     effects["clocks_apart"] = sum(node.clock_error_ms > 0 for node in world.nodes.values())
     for node in world.nodes.values():
         effects += node.disk.counts
-    effects["snapshots_broken"] = sum(node.disk.folder.broken for node in world.nodes.values())
+        broken = node.disk.folder.broken
+        effects["snapshots_broken"] += broken[WRITE] + broken[COMMIT]
+        effects["snapshot_reads_broken"] += broken[READ]
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
@@ -176,6 +179,7 @@ EFFECTS = (
     "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
     "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "suspect",
     "low_on_space", "handed_over", "refused_for_room", "snapshots_broken",
+    "snapshot_reads_broken",
 )  # fmt: skip
 """What faults did, counted where it happens: a fault that is only told would else count as made. A world in which none
 of this happened shows nothing."""
@@ -189,7 +193,7 @@ NEEDED = (
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
     "hand_over", "told_to_campaign", "campaigns_when_told", "refused_for_space",
-    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", "stopped at start", "stopped_receiving",
+    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", FAIL_READ, "stopped at start", "stopped_receiving",
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
     "no_room", "started_read_only", "room_again", "passive_commits",

@@ -279,21 +279,24 @@ def test_what_waits_for_a_sync_is_said_after_it_and_not_by_the_dead() -> None:
     assert len(finished) == 1
 
 
+@pytest.mark.parametrize("where", ["turn", "receive"])
 @pytest.mark.parametrize("error", [DiskFailed("worn out"), Corrupt("bad bytes")])
-def test_an_error_of_a_handler_ends_the_run_unless_its_disk_was_made_to_fail(error: Fatal) -> None:
-    def broken(now: int) -> None:
+def test_an_error_of_a_handler_ends_the_run_unless_its_disk_was_made_to_fail(
+    error: Fatal, where: str
+) -> None:
+    def broken(*_: object) -> None:
         raise error
 
     stage = Stage()
     ended: list[bool] = []
     stage.run(1)
-    stage.echo.turn = broken  # type: ignore[method-assign]
+    setattr(stage.echo, where, broken)
     stage.process.failed = lambda: ended.append(True)
     stage.process.deliver([("edge", "a")])
     with pytest.raises(type(error)):
         stage.run(1)
     stage.process.may_fail = lambda: True
-    stage.process.resume()
+    stage.process.deliver([("edge", "b")])
     if isinstance(error, DiskFailed):
         stage.run(1)
         assert ended == [True]
