@@ -150,6 +150,8 @@ class Twins(RuleBasedStateMachine):
     def both_find_the_same(self) -> None:
         self.both(lambda store: store.newest().candidates)
         self.both(lambda store: [name for name, _ in store.newest().skipped])
+        for meta in [*self.memory.newest().candidates, SnapshotMeta(1, 999, CLUSTER)]:
+            self.both(lambda store, meta=meta: store.find(meta.index, meta.term))  # type: ignore[misc]
 
 
 TestTwins = Twins.TestCase
