@@ -176,13 +176,14 @@ class Disk:
             self.folder.flip(name, self._random.randrange(size), self._random.randrange(8))
         return True
 
-    def fail_next_write(self, mark: bool = False) -> None:
-        """An I/O error at the next write, before or after it took effect; or at the next write of the mark."""
+    def fail_next_write(self, mark: str = NEVER) -> None:
+        """An I/O error at the next write, before or after it took effect; or, where `mark` says when, at the next write of
+        the mark."""
         if self._told_to_fail:
             return
         self._told_to_fail = True
-        if mark:
-            self._mark.fail_next_write()
+        if mark != NEVER:
+            self._mark.fail_next_write(mark)
         else:
             self._log.fail_next_write(self._random.choice((BEFORE, AFTER)))
 
@@ -218,7 +219,7 @@ class Disk:
         if self._told_to_fail:
             self._told_to_fail = False
             self._log.fail_next_write(NEVER)
-            self._mark.fail_next_write(False)
+            self._mark.fail_next_write(NEVER)
 
     def slow_down(self) -> None:
         """Syncs take longer from now on."""
@@ -334,9 +335,14 @@ class Disk:
 
     @contextmanager
     def _marking(self) -> Iterator[None]:
+        before = self._mark.unsynced
         with self._refusing():
-            yield
-        self._under_way.append(None)
+            try:
+                yield
+            finally:
+                # As above.
+                if self._mark.unsynced > before:
+                    self._under_way.append(None)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:

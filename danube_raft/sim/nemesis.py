@@ -21,6 +21,7 @@ from danube_raft.sim.settings import Settings
 from danube_raft.sim.shapes import Pairs, bridge, ring
 from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
+from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER
 
 _PROCESSES = (LOG, CONSENSUS, KV)
 
@@ -176,9 +177,9 @@ class Nemesis:
         node = self._victim()
         if not node.up:
             return NOTHING
-        mark = self._random.random() < MARK_FAILS_SHARE
+        mark = self._random.choice((BEFORE, AFTER)) if self._random.random() < MARK_FAILS_SHARE else NEVER
         node.disk.fail_next_write(mark)
-        return f"node {node.node_id}, at its next write{' of the mark' if mark else ''}"
+        return f"node {node.node_id}, at its next write{'' if mark == NEVER else ' of the mark'}"
 
     def _fill_disk(self) -> str:
         """One node is low on space, or now and then all are; what is written still fits."""
