@@ -98,12 +98,12 @@ class Shelf:
         return machine
 
     def installed(self, index: int, term: int) -> ReplaceState:
-        """That snapshot, for a node whose own state is wrong. Raises Corrupt or DiskFailed."""
+        """That snapshot, for a node whose own state is wrong. Raises Corrupt, NewerFormat or DiskFailed."""
         return ReplaceState(index, term, self._installed(index, term).sha256)
 
     def _installed(self, index: int, term: int) -> SnapshotMeta:
-        candidates = self.store.newest().candidates
-        meta = next((each for each in candidates if (each.index, each.term) == (index, term)), None)
+        # A disk that fails here gets another chance, so it must not pass for a snapshot that is gone.
+        meta = self.store.find(index, term)
         if meta is None:
             raise Corrupt(
                 f"the log begins behind the snapshot of index {index} in term {term}, which is not there"

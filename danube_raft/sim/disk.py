@@ -23,16 +23,17 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from danube_raft.errors import DiskFailed, DiskFull
+from danube_raft.sim.mark_slots import Slots
 from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.storage.durable_mark import SLOT_BYTES
 from danube_raft.storage.mark_keeper import newest
 from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER, MemoryLog
 from danube_raft.storage.memory_mark import TORN, MemoryMark
-from danube_raft.storage.memory_snapshots import COMMIT, WRITE, MemoryFolder
+from danube_raft.storage.memory_snapshots import COMMIT, READ, WRITE, MemoryFolder
 from danube_raft.storage.recovery import Beginning, Point, Recovery
 from danube_raft.storage.snapshot_file import SUFFIX
 from danube_raft.wire import local
@@ -70,6 +71,7 @@ class Disk:
         self._mark = MemoryMark()
         self.slots = Slots(self._mark, self._marking)
         self.folder = MemoryFolder()
+        self.folder.opened = self._spare_the_last
         self._random = source
         self._synced = synced
         self._marked = marked
@@ -174,13 +176,14 @@ class Disk:
             self.folder.flip(name, self._random.randrange(size), self._random.randrange(8))
         return True
 
-    def fail_next_write(self, mark: bool = False) -> None:
-        """An I/O error at the next write, before or after it took effect; or at the next write of the mark."""
+    def fail_next_write(self, mark: str = NEVER) -> None:
+        """An I/O error at the next write, before or after it took effect; or, where `mark` says when, at the next write of
+        the mark."""
         if self._told_to_fail:
             return
         self._told_to_fail = True
-        if mark:
-            self._mark.fail_next_write()
+        if mark != NEVER:
+            self._mark.fail_next_write(mark)
         else:
             self._log.fail_next_write(self._random.choice((BEFORE, AFTER)))
 
@@ -188,6 +191,20 @@ class Disk:
         """An I/O error at the next writing of a snapshot, or when it gets its name."""
         doing, when = self._random.choice(((WRITE, BEFORE), (COMMIT, BEFORE), (COMMIT, AFTER)))
         self.folder.fail_next(doing, when)
+
+    def fail_reading(self, before: int) -> None:
+        """An I/O error at a reading of a snapshot, after as many `before` it that go well."""
+        self.folder.fail_next(READ, before=before)
+
+    def _spare_the_last(self) -> None:
+        """A node that can begin with one snapshot only, and cannot read it, rightly refuses to start; see INTERNALS §9."""
+        if READ not in self.folder.failing:
+            return
+        now = self._log.older(self._log.age)
+        found = now.open()
+        if found.purged.index and sum(self._fit(found, now)) < 2:
+            self.folder.spare(READ)
+        now.close()
 
     def has_failed(self) -> bool:
         """Whether something was refused since the last boot because it was told to be."""
@@ -202,7 +219,7 @@ class Disk:
         if self._told_to_fail:
             self._told_to_fail = False
             self._log.fail_next_write(NEVER)
-            self._mark.fail_next_write(False)
+            self._mark.fail_next_write(NEVER)
 
     def slow_down(self) -> None:
         """Syncs take longer from now on."""
@@ -266,9 +283,13 @@ class Disk:
 
     def _has_snapshots(self, found: Recovery, older: MemoryLog) -> bool:
         """The log can be gone on with: its beginning is in a snapshot, and no snapshot is of what it has lost."""
-        good, purged, last = self.good(), found.purged.index, found.last.index
-        fits = [purged <= index <= last and older.point(index).term == term for index, term in good]
-        return all(fits) and (purged == 0 or bool(fits))
+        fits = self._fit(found, older)
+        return all(fits) and (found.purged.index == 0 or bool(fits))
+
+    def _fit(self, found: Recovery, log: MemoryLog) -> list[bool]:
+        """Of each good snapshot, whether this log goes on behind it."""
+        purged, last = found.purged.index, found.last.index
+        return [purged <= index <= last and log.point(index).term == term for index, term in self.good()]
 
     def damage_mark(self) -> Recovery | None:
         """While the node is down: the mark cannot be read any more, or is gone. What the log holds; None if that is nothing,
@@ -314,9 +335,14 @@ class Disk:
 
     @contextmanager
     def _marking(self) -> Iterator[None]:
+        before = self._mark.unsynced
         with self._refusing():
-            yield
-        self._under_way.append(None)
+            try:
+                yield
+            finally:
+                # As above.
+                if self._mark.unsynced > before:
+                    self._under_way.append(None)
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
@@ -370,29 +396,3 @@ def _point(name: str) -> tuple[int, int]:
     """(index, term) of a snapshot, by its name."""
     term, index = name.removesuffix(SUFFIX).split("-")
     return int(index), int(term)
-
-
-class Slots:
-    """`MarkSlots` of a disk: safe only after its `finish`. `marking` is around every write."""
-
-    def __init__(self, mark: MemoryMark, marking: Callable[[], AbstractContextManager[None]]) -> None:
-        self._mark = mark
-        self._marking = marking
-
-    def read(self) -> tuple[bytes, bytes] | None:
-        """See MarkSlots."""
-        return self._mark.read()
-
-    def create(self, slots: tuple[bytes, bytes]) -> None:
-        """See MarkSlots."""
-        with self._marking():
-            self._mark.create_unsynced(slots)
-
-    def write(self, place: int, slot: bytes) -> None:
-        """See MarkSlots."""
-        with self._marking():
-            self._mark.write_unsynced(place, slot)
-
-    def close(self) -> None:
-        """See MarkSlots."""
-        self._mark.close()

@@ -16,6 +16,7 @@ CALM_SHARE = 0.15
 """How much of a world without faults comes in its middle."""
 MEND = "mend"
 NO_ROOM = "no_room"
+FAIL_READ = "fail_read"
 
 ANYWHERE = (
     "crash", "blackout", "kill", "kill", "pause", "pause", "freeze", "slow_disk", "hang_disk", "fail_disk", "fill_disk", "tear", "wall_clock",

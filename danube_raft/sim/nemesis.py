@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
 from danube_raft.node.handler import CONSENSUS, KV, LOG
+from danube_raft.sim.failing_reads import fail_reading, plan_failing_reads
 from danube_raft.sim.faults import MEND, Fault, Told, plan
 from danube_raft.sim.full_disks import FullDisks, plan_full_disks
 from danube_raft.sim.network import Network
@@ -20,6 +21,7 @@ from danube_raft.sim.settings import Settings
 from danube_raft.sim.shapes import Pairs, bridge, ring
 from danube_raft.sim.snapshot_faults import NOTHING, SnapshotFaults
 from danube_raft.sim.trace import Trace
+from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER
 
 _PROCESSES = (LOG, CONSENSUS, KV)
 
@@ -61,6 +63,8 @@ class Nemesis:
         """Plan the faults of the next `length` microseconds, none of them before `earliest`."""
         faults = plan(self._source("plan"), len(self._nodes), length, earliest, self._snapshots)
         faults += plan_full_disks(self._source("full disks"), length, earliest, len(faults))
+        if self._snapshots:
+            faults += plan_failing_reads(self._source("failing reads"), length, earliest, len(faults))
         self.planned = tuple(each for each in faults if self._keep is None or each.number in self._keep)
         for fault in self.planned:
             self._schedule.at(self._schedule.now + fault.at, self._begin, fault)
@@ -173,9 +177,9 @@ class Nemesis:
         node = self._victim()
         if not node.up:
             return NOTHING
-        mark = self._random.random() < MARK_FAILS_SHARE
+        mark = self._random.choice((BEFORE, AFTER)) if self._random.random() < MARK_FAILS_SHARE else NEVER
         node.disk.fail_next_write(mark)
-        return f"node {node.node_id}, at its next write{' of the mark' if mark else ''}"
+        return f"node {node.node_id}, at its next write{'' if mark == NEVER else ' of the mark'}"
 
     def _fill_disk(self) -> str:
         """One node is low on space, or now and then all are; what is written still fits."""
@@ -248,16 +252,10 @@ class Nemesis:
         return self._at_steps.leave_behind(self._random)
 
     def _spoil(self) -> str:
-        """The newest snapshot of a node is damaged while it is down, if another good one is left."""
         node = self._victim()
         if not node.up or node.suspect:
             return NOTHING
-        node.crash()
-        self._schedule.after(self._while(2_000), node.boot_again, node.boots)
-        what = (
-            "its newest snapshot is damaged" if node.disk.damage_newest() else "it has no two good snapshots"
-        )
-        return f"node {node.node_id} is down, {what}"
+        return self._at_steps.spoil(node, self._while(2_000))
 
     def _fail_snapshot(self) -> str:
         node = self._victim()
@@ -265,6 +263,9 @@ class Nemesis:
             return NOTHING
         node.disk.fail_next_snapshot()
         return f"node {node.node_id}, at the next snapshot that it writes"
+
+    def _fail_read(self) -> str:
+        return fail_reading(self._schedule, self._random, self._victim())
 
     # ---------------------------------------------------------------- clocks
 

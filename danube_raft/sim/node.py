@@ -177,8 +177,8 @@ class Node:
             process.held_back = partial(self._count, f"held {name}")
         writer = self._processes[LOG]
         writer.lasts_us, writer.finish, writer.is_busy = disk.sync_us, disk.finish, lambda: disk.is_busy
-        writer.may_fail, writer.failed = disk.has_failed, self._process_ended
-        self._processes[KV].failed = self._process_ended
+        for process in (writer, self._processes[KV]):
+            process.may_fail, process.failed = disk.has_failed, self._process_ended
         self._processes[CONSENSUS].takes = self._takes
         around.network.unreachable.discard(self.node_id)
         for process in self._processes.values():

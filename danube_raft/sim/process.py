@@ -135,29 +135,29 @@ class Process:
             self.held_back()
             return
         self._turn_at = None
-        handler, now = self.handler, self._clock.read()
+        if self._survives(self._take):
+            self._end_turn()
+
+    def _take(self, now: int) -> None:
         taken, self._queue = self._queue[:DRAIN_MESSAGES], self._queue[DRAIN_MESSAGES:]
-        try:
-            for edge, message in taken:
-                if self.takes is not None:
-                    self.takes(edge, message)
-                handler.receive(edge, message, now)
-        except StateReplaced:
-            self.alive = False
-            self.failed()
-            return
-        self._end_turn()
+        for edge, message in taken:
+            if self.takes is not None:
+                self.takes(edge, message)
+            self.handler.receive(edge, message, now)
 
     def _survives(self, step: Callable[[int], None]) -> bool:
         try:
             step(self._clock.read())
+        except StateReplaced:
+            pass
         except DiskFailed:
             if not self.may_fail():
                 raise
-            self.alive = False
-            self.failed()
-            return False
-        return True
+        else:
+            return True
+        self.alive = False
+        self.failed()
+        return False
 
     def _end_turn(self) -> None:
         if not self._survives(self.handler.turn):

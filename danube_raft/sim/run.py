@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from danube_raft.sim.endless import Endless, at_most
-from danube_raft.sim.faults import LOSSES, MEND, Told, kinds_for
+from danube_raft.sim.faults import FAIL_READ, LOSSES, MEND, Told, kinds_for
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN
 from danube_raft.sim.settings import NODES_MAX, Options
 from danube_raft.sim.snapshot_faults import RECEIVING
 from danube_raft.sim.snapshot_steps import STEPS
 from danube_raft.sim.world import World
+from danube_raft.storage.memory_snapshots import COMMIT, READ, WRITE
 
 SIGNATURE_CHARS = 80
 WORLD_S = 60.0
@@ -109,6 +110,9 @@ def _report(world: World) -> Report:
     effects["clocks_apart"] = sum(node.clock_error_ms > 0 for node in world.nodes.values())
     for node in world.nodes.values():
         effects += node.disk.counts
+        broken = node.disk.folder.broken
+        effects["snapshots_broken"] += broken[WRITE] + broken[COMMIT]
+        effects["snapshot_reads_broken"] += broken[READ]
     effects["slow_syncs"] = sum(node.disk.slow_syncs for node in world.nodes.values())
     effects["leases_seen_gone"] = world.checks.ttl.seen_gone
     effects["leases_seen_alive"] = world.checks.ttl.seen_alive
@@ -121,12 +125,15 @@ def _report(world: World) -> Report:
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
+    effects["bounded_reads_in_time"] = world.in_time
+    effects["recalled"] = world.recalled
     effects += world.connections.counts
     for watcher in world.watchers.values():
         effects += watcher.counts
     effects["uncertain"] = sum(operation.outcome == UNCERTAIN for operation in operations)
     effects["rejected"] = sum(operation.outcome == REJECTED for operation in operations)
     effects["refused_for_space"] = sum(operation.error.startswith("NoSpace") for operation in operations)
+    effects["reads_compacted"] = sum(operation.error.startswith("Compacted") for operation in operations)
     effects["overloaded"] = sum(client.overloaded for client in world.clients)
     effects["swapped"] = sum(
         o.kind == "compare_and_swap" and o.outcome == OK and o.result[0] for o in operations
@@ -171,7 +178,8 @@ EFFECTS = (
     "crashed", "boots", "killed log-writer", "killed consensus", "killed kv-server", "held log-writer", "held consensus",
     "held kv-server", "frozen", "syncs_slowed", "syncs_hung", "writes_failed", "torn_apart", "misdated",
     "client_messages_cut", "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "suspect",
-    "low_on_space", "handed_over", "refused_for_room",
+    "low_on_space", "handed_over", "refused_for_room", "snapshots_broken",
+    "snapshot_reads_broken",
 )  # fmt: skip
 """What faults did, counted where it happens: a fault that is only told would else count as made. A world in which none
 of this happened shows nothing."""
@@ -185,12 +193,12 @@ NEEDED = (
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
     "hand_over", "told_to_campaign", "campaigns_when_told", "refused_for_space",
-    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", "stopped at start", "stopped_receiving",
+    "stop_at_step", "leave_behind", "spoil", "fail_snapshot", FAIL_READ, "stopped at start", "stopped_receiving",
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
     "no_room", "started_read_only", "room_again", "passive_commits",
     "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
-    "digests_reported", "digests_compared",
+    "digests_reported", "digests_compared", "bounded_reads_in_time", "recalled", "reads_compacted",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
 RARE = (*(f"stopped at {step}" for step in STEPS), "installs_interrupted", "transfers_resumed")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from danube_raft.kv.machine import Machine
+from danube_raft.kv.sessions import Result, Sessions
 from danube_raft.node.consensus import Consensus
 from danube_raft.node.kv_server import KvServer
 
@@ -39,3 +40,17 @@ class SeenConsensus(Consensus):
     def hand_over(self, to: int, now: int) -> bool:
         """Whether it begins to."""
         return self._core is not None and self._core.transfer(to, now) is None
+
+
+class SeenSessions(Sessions):
+    """The real table; it counts the writes that had happened before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recalled = 0
+
+    def recall(self, client_id: int, serial: int, low_water: int | None, now_ms: int) -> Result | None:
+        """See Sessions."""
+        kept = super().recall(client_id, serial, low_water, now_ms)
+        self.recalled += kept is not None
+        return kept

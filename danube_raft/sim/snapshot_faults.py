@@ -74,6 +74,15 @@ class SnapshotFaults:
         node.steps.set_trap(step, lambda: self._schedule.after(delay_us, *stop))
         return f"{name or 'all'} of node {node.node_id}, {delay_us / MS} ms after it comes to {step}"
 
+    def spoil(self, node: Node, down_us: int) -> str:
+        """The newest snapshot of a node is damaged while it is down, if another good one is left."""
+        node.crash()
+        self._schedule.after(down_us, node.boot_again, node.boots)
+        what = (
+            "its newest snapshot is damaged" if node.disk.damage_newest() else "it has no two good snapshots"
+        )
+        return f"node {node.node_id} is down, {what}"
+
     def _stop_now(self, node: Node, boot: int, name: str, down_us: int) -> None:
         if not self._running or not node.up or node.boots != boot:
             return

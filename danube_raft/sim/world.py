@@ -34,6 +34,7 @@ from danube_raft.sim.checks.leadership_ends import Timings
 from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
+from danube_raft.sim.checks.removals import check_removals
 from danube_raft.sim.checks.replay import check_reads, check_replicas, replay
 from danube_raft.sim.checks.revisions import check_revisions
 from danube_raft.sim.checks.unique_ids import check_unique_ids
@@ -46,6 +47,7 @@ from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.schedule import MS, SECOND, Schedule
+from danube_raft.sim.seen import SeenSessions
 from danube_raft.sim.settings import BARE, WATCHING, Options, choose
 from danube_raft.sim.surroundings import Surroundings
 from danube_raft.sim.trace import Trace
@@ -75,6 +77,8 @@ MESSAGES_MS = 1_000
 PROBE_TTL_MS = 2_500
 PROBES = 3
 """How often a lease is granted whose end is waited for, where leaders change meanwhile."""
+MAKES_OLD = ("pause", "freeze", "clog", "slow_disk", "hang_disk", "tear")
+"""Faults after which a message may be taken, or a write be safe, long after anybody counts on it."""
 LOOK_MS = 10
 """Between two looks at whether a demand is met."""
 
@@ -122,6 +126,10 @@ class World:
         )  # fmt: skip
         self.expiries = 0
         """Leases that ended by themselves, as far as that was looked at."""
+        self.recalled = 0
+        """Writes whose result was not made but remembered, since they had happened before."""
+        self.in_time = 0
+        """Bounded reads that were compared with what had been acknowledged in real time."""
         self.watchers = {WATCHING + place: self._new_watcher(place) for place in range(settings.watchers)}
 
     def _source(self, name: str) -> random.Random:
@@ -264,13 +272,15 @@ class World:
     def _check_history(self) -> None:
         operations, committed = self.operations, self.checks.view.committed
         revisions: list[int] = []
-        archive = Archive()
-        reference = replay(committed, revisions, archive)
+        archive, sessions = Archive(), SeenSessions()
+        reference = replay(committed, revisions, archive, sessions)
+        self.recalled = sessions.recalled
         check_replicas({i: node.machine for i, node in self.nodes.items()}, reference)
         check_reads(operations, archive)
         check_bounded(self.checks.bounded.demands, revisions)
         self._check_in_time(operations)
         check_once(operations, archive.events)
+        check_removals(operations, archive)
         check_lives(archive.events)
         check_revisions(archive)
         self.expiries = check_expiries(
@@ -284,9 +294,9 @@ class World:
     def _check_in_time(self, operations: list[Operation]) -> None:
         """Where neither a paused process nor a clogged link nor a slow disk makes messages old."""
         done, config = self.nemesis.done, self.settings.config
-        if not any(done[kind] for kind in ("pause", "freeze", "clog", "slow_disk", "hang_disk")):
+        if not any(done[kind] for kind in MAKES_OLD):
             slack_ms = 2 * config.election_max_ms + config.heartbeat_ms + MESSAGES_MS
-            check_bounded_in_time(operations, slack_ms * MS, self.settings.drift_ppm)
+            self.in_time = check_bounded_in_time(operations, slack_ms * MS, self.settings.drift_ppm)
 
     # ---------------------------------------------------------------- messages
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from danube_raft.errors import DiskFailed
 from danube_raft.storage.durable_mark import FIRST
+from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER
 
 TORN = b""
 
@@ -23,7 +24,7 @@ class MemoryMark:
         self._unsynced: list[tuple[int, tuple[bytes, bytes]]] = []
         """Place that was written (-1: both at once, in a file that is renamed), and both slots after it."""
         self._failed = False
-        self._fails_next = False
+        self._fails_next = NEVER
 
     # What a test or a simulator does to the disk.
 
@@ -54,9 +55,11 @@ class MemoryMark:
         """The file is gone."""
         self._durable = self._shown = None
 
-    def fail_next_write(self, fails: bool = True) -> None:
-        """The next write raises DiskFailed, and so does everything after it until the next `close`."""
-        self._fails_next = fails
+    def fail_next_write(self, when: str = BEFORE) -> None:
+        """The next write raises DiskFailed, `BEFORE` or `AFTER` it took effect, and so does everything after it until the
+        next `close`; `NEVER`: not after all."""
+        assert when in (BEFORE, AFTER, NEVER)
+        self._fails_next = when
 
     # MarkSlots.
 
@@ -93,9 +96,11 @@ class MemoryMark:
         self._failed = False
 
     def _change(self, place: int, slots: tuple[bytes, bytes]) -> None:
-        fails, self._fails_next = self._fails_next, False
-        self._failed |= fails
+        when, self._fails_next = self._fails_next, NEVER
+        self._failed |= when == BEFORE
+        if not self._failed:
+            self._shown = slots
+            self._unsynced.append((place, slots))
+            self._failed = when == AFTER
         if self._failed:
             raise DiskFailed("the disk was told to fail")
-        self._shown = slots
-        self._unsynced.append((place, slots))

@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,27 +46,39 @@ class MemoryFolder:
     def __init__(self) -> None:
         self.files: dict[str, bytearray] = {}
         self._failing: dict[str, str] = {}
+        self._before: Counter[str] = Counter()
+        """How many of what is to fail go well before that."""
+        self.opened: Callable[[], None] = lambda: None
+        """Hears of a node that starts, before it looks what is there."""
         self.failures = 0
         """How often something was refused."""
+        self.broken: Counter[str] = Counter()
+        """How often of these because it was told to, and not for want of room; by what was being done."""
         self.no_room = False
         """Nothing can be written for want of it."""
 
     # What a test or a simulator does to the disk.
 
-    def fail_next(self, doing: str, when: str = BEFORE) -> None:
-        """The next `WRITE`, `COMMIT` or `READ` is refused. `AFTER`: a commit has taken effect all the same."""
+    def fail_next(self, doing: str, when: str = BEFORE, before: int = 0) -> None:
+        """The next `WRITE`, `COMMIT` or `READ` is refused, after as many `before` it that are not. `AFTER`: a commit has
+        taken effect all the same."""
         assert doing in (WRITE, COMMIT, READ)
         assert when == BEFORE or (doing, when) == (COMMIT, AFTER)
         self._failing[doing] = when
+        self._before[doing] = before
 
     def heal(self) -> None:
         """Nothing fails that has not failed yet."""
         self._failing.clear()
 
+    def spare(self, doing: str) -> None:
+        """This does not fail, if it has not failed yet."""
+        self._failing.pop(doing, None)
+
     @property
-    def failing(self) -> bool:
-        """Whether something is still to fail."""
-        return bool(self._failing)
+    def failing(self) -> frozenset[str]:
+        """What is still to fail."""
+        return frozenset(self._failing)
 
     def crash(self, source: random.Random) -> None:
         """Lose power: whole files stay, unfinished ones are kept, cut or lost."""
@@ -119,8 +132,12 @@ class MemoryFolder:
             self.failures += 1
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._failing.get(doing) == when:
+            self._before[doing] -= 1
+            if self._before[doing] >= 0:
+                return
             del self._failing[doing]
             self.failures += 1
+            self.broken[doing] += 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     def rename(self, name: str, final: str) -> None:
@@ -168,7 +185,7 @@ class MemorySnapshots(Snapshots):
         return MemoryReceiver(self._folder, meta)
 
     def _make(self) -> None:
-        """It is there."""
+        self._folder.opened()
 
     def _names(self) -> Iterable[str]:
         return list(self._folder.files)

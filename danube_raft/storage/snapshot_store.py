@@ -79,6 +79,9 @@ class SnapshotStore(Protocol):
     def newest(self) -> Found:
         """What can be tried, the newest first. Raises DiskFailed."""
 
+    def find(self, index: int, term: int) -> SnapshotMeta | None:
+        """That snapshot, as `newest` looks at it; None if there is none. Raises Corrupt, NewerFormat or DiskFailed."""
+
     def read(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """The payload, each part checked before it is given out; only its end proves the whole. Raises Corrupt,
         NewerFormat or DiskFailed, at whatever part."""

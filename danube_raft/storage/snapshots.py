@@ -102,6 +102,14 @@ class Snapshots:
                 skipped.append((name, error.message))
         return Found(candidates, skipped)
 
+    def find(self, index: int, term: int) -> SnapshotMeta | None:
+        """See SnapshotStore."""
+        name = SnapshotMeta(index, term, self._cluster_id).name
+        with guarded(self.directory, "read"):
+            if name not in self._names():
+                return None
+        return glance(self._file(name), self._cluster_id)
+
     def read(self, meta: SnapshotMeta) -> Iterator[bytes]:
         """See SnapshotStore."""
         return snapshot_file.read(self._file(meta.name), self._cluster_id)

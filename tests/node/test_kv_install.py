@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ import pytest
 from kv_snapshots import whole
 from stepped_kv import SteppedKv, batch, planted, put, puts
 
-from danube_raft.errors import Compacted, Uncertain
+from danube_raft.errors import Compacted, Corrupt, DiskFailed, Uncertain
 from danube_raft.kv.machine import Machine
+from danube_raft.node.snapshot_shelf import Shelf
+from danube_raft.storage.entry_format import ZERO_CHAIN
+from danube_raft.storage.memory_snapshots import READ, MemoryFolder, MemorySnapshots
 from danube_raft.wire import local
 from danube_raft.wire.client import pack_request
 from danube_raft.wire.entry import Entry
@@ -51,6 +55,29 @@ def test_the_state_is_the_leaders_and_what_is_behind_it_follows(tmp_path: Path) 
         machine.apply(entry)
     assert whole(node.machine) == whole(machine)
     assert node.settled == 2, "once at its start"
+
+
+def test_a_disk_that_fails_while_it_is_read_is_told_and_it_is_there_at_the_next_start() -> None:
+    """Said to be gone, it would keep the node down: a damaged node is not started again, one with a worn disk is, once."""
+    folder, machine = MemoryFolder(), Machine()
+    for entry in puts(1, 20):
+        machine.apply(entry)
+    store = MemorySnapshots(folder, 77)
+    writer = store.writer(machine.applied_index, machine.applied_term, ZERO_CHAIN)
+    writer.write(whole(machine))
+    meta = writer.commit()
+    shelf = Shelf(store, Counter())
+    for before in range(3):
+        folder.fail_next(READ, before=before)
+        with pytest.raises(DiskFailed):
+            shelf.install(meta.index, meta.term)
+    assert not folder.failing
+    assert whole(shelf.install(meta.index, meta.term)) == whole(machine)
+    with pytest.raises(Corrupt, match="which is not there"):
+        shelf.install(meta.index + 1, meta.term)
+    folder.flip(meta.name, 0)
+    with pytest.raises(Corrupt, match="header"):
+        shelf.install(meta.index, meta.term)
 
 
 def test_a_state_never_goes_back(tmp_path: Path) -> None:

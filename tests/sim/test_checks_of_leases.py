@@ -176,6 +176,13 @@ def test_what_nobody_was_promised_may_end_at_any_time(operations: list[Operation
     check(2_100, *operations)
 
 
+def test_the_delete_of_a_key_excuses_no_key_whose_name_goes_on_from_there() -> None:
+    """As `/ttl/3/12` and `/ttl/3/120`."""
+    shorter = Operation(1, "delete", ("/ttl/",), None, 2_500).end(OK, 2_600, (1, None), 4)
+    with pytest.raises(Violation, match="ended early"):
+        check(DUE - 1, grant(), shorter)
+
+
 def test_a_swap_counts_as_a_grant_if_it_was_one() -> None:
     created = Operation(1, "compare_and_swap", ("/ttl/1", None, b"a", TTL_MS), None, 1_000)
     created.end(OK, 2_000, (True, 2, 1, None), 2)

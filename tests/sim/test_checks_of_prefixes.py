@@ -11,9 +11,9 @@ import pytest
 from danube_raft.sim.checks.all import Checks
 from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.facts import Ended, Violation
-from danube_raft.sim.checks.once import check_once
 from danube_raft.sim.checks.prefixes import check_prefixes
 from danube_raft.sim.checks.registers import check_registers
+from danube_raft.sim.checks.removals import check_removals
 from danube_raft.sim.checks.replay import check_reads, replay
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
 from danube_raft.wire.client import LINEARIZABLE, pack_request
@@ -110,22 +110,18 @@ def test_a_delete_of_a_prefix_removes_all_of_it_in_one_revision() -> None:
 
 
 def test_it_is_a_delete_of_each_key_and_counts_once() -> None:
-    written = [
-        done("put", "/k/0", b"a", result=(2, 1, None)),
-        done("put", "/k/1", b"b", result=(3, 1, None)),
-    ]
-    events = archive(*PUTS, DELETE).events
-    check_once([*written, removed(2)], events)
-    check_once([*written, removed(2, outcome=UNCERTAIN)], events)
-    check_once([*written, removed(0, revision=1)], archive(*PUTS).events)
+    gone = archive(*PUTS, DELETE)
+    check_removals([removed(2)], gone)
+    check_removals([removed(2, outcome=UNCERTAIN)], gone)
+    check_removals([removed(0, revision=1)], archive(*PUTS))
     for other in ([], [removed(2, outcome=REJECTED)], [removed(0)], [removed(2, revision=3)]):
-        with pytest.raises(Violation, match="deleted 1 times for 0 to 0"):
-            check_once([*written, *other], events)
-    again = archive(*PUTS, DELETE, pack_request("put", 4, "/k/0", b"c"), DELETE).events
-    put = done("put", "/k/0", b"c", result=(5, 1, None))
-    check_once([*written, removed(2), put, removed(1, revision=6)], again)
-    with pytest.raises(Violation, match="deleted 2 times for 1 to 1 deletes: /k/0"):
-        check_once([*written, removed(2), put], again)
+        with pytest.raises(Violation, match="nobody deleted /k/0: 1 times"):
+            check_removals(other, gone)
+    again = archive(*PUTS, DELETE, pack_request("put", 4, "/k/0", b"c"), DELETE)
+    check_removals([removed(2), removed(1, revision=6)], again)
+    check_removals([removed(2), removed(1, outcome=UNCERTAIN)], again)
+    with pytest.raises(Violation, match="nobody deleted /k/0: 1 times up to revision 6"):
+        check_removals([removed(2)], again)
 
 
 # ---------------------------------------------------------------- registers

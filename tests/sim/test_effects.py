@@ -10,17 +10,26 @@ from typing import Any
 
 import pytest
 
+from danube_raft.sim.checks.facts import Violation
+from danube_raft.sim.checks.replay import replay
+from danube_raft.sim.digest import digest
 from danube_raft.sim.disk import Disk
-from danube_raft.sim.faults import BRIDGE_NODES, RING_NODES
+from danube_raft.sim.faults import BRIDGE_NODES, RING_NODES, Fault
 from danube_raft.sim.full_disks import FullDisks
+from danube_raft.sim.history import OK, Operation
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
 from danube_raft.sim.process import Clock
 from danube_raft.sim.run import EFFECTS, NEEDED, Failure, Idle, Report, attempt, check_coverage, needed_from
+from danube_raft.sim.schedule import SECOND
+from danube_raft.sim.seen import SeenSessions
 from danube_raft.sim.settings import BARE, NODES_MAX, WATCHING, Options, choose
 from danube_raft.sim.wall_clock import WallClock
 from danube_raft.sim.world import World
+from danube_raft.storage.memory_snapshots import WRITE, MemoryFolder
+from danube_raft.wire.client import pack_request
+from danube_raft.wire.entry import KIND_BATCH, Entry
 
 SEEDS = (1, 2, 3)
 
@@ -113,6 +122,60 @@ def test_clients_of_every_sort_are_cut_off() -> None:
         made.nemesis._cut_client()
     cut = {client for client, _ in made.nemesis.client_cuts}
     assert cut == {0, *range(made.settings.clients), BARE, *range(WATCHING, WATCHING + len(made.watchers))}
+
+
+@pytest.mark.parametrize("kind", ["tear", "slow_disk", "hang_disk", "pause", "freeze", "clog"])
+def test_reads_are_not_timed_where_a_fault_makes_messages_old(kind: str) -> None:
+    made = World(Options(1, 3))
+    written = Operation(1, "put", ("/k/0", b"a"), None, 0).end(OK, 1, (2, 1, None), 2)
+    late = Operation(2, "get", ("/k/0",), 100, 60 * SECOND).end(OK, 61 * SECOND, (None, 0), 1)
+    with pytest.raises(Violation, match="revision 2 had been acknowledged"):
+        made._check_in_time([written, late])
+    made.nemesis.done[kind] = 1
+    made._check_in_time([written, late])
+
+
+def test_a_snapshot_that_was_to_fail_counts_when_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That it was told to says nothing: the node may make none in time."""
+    monkeypatch.setattr("danube_raft.sim.settings.SNAPSHOTS_SHARE", 1.0)
+    monkeypatch.setattr("danube_raft.sim.nemesis.plan", lambda *_: (Fault(0, SECOND, "fail_snapshot"),))
+    monkeypatch.setattr(FULL, 0.0)
+    found = effects()
+    assert found["fail_snapshot"] == len(SEEDS)
+    assert found["snapshots_broken"] > 0
+    monkeypatch.setattr(Disk, "fail_next_snapshot", nothing)
+    found = effects()
+    assert found["fail_snapshot"] == len(SEEDS)
+    assert found["snapshots_broken"] == 0
+
+
+def test_a_disk_without_room_is_not_one_that_breaks() -> None:
+    folder = MemoryFolder()
+    folder.no_room = True
+    with pytest.raises(OSError, match="No space left"):
+        folder.fails(WRITE)
+    folder.no_room = False
+    folder.fail_next(WRITE)
+    with pytest.raises(OSError, match="Input/output error"):
+        folder.fails(WRITE)
+    assert (folder.failures, folder.broken) == (2, {WRITE: 1})
+
+
+def test_a_write_that_is_asked_for_twice_is_remembered() -> None:
+    put = pack_request("put", 1, "/k/0", b"a", client_id=7, serial=1, low_water=1)
+    entries = [
+        Entry(i, 1, KIND_BATCH, 0, 0, (1, 1, i), payload) for i, payload in enumerate((put, put), start=1)
+    ]
+    sessions = SeenSessions()
+    machine = replay(entries, sessions=sessions)
+    assert (machine.revision, sessions.recalled) == (2, 1)
+    assert digest(machine) == digest(replay(entries))
+
+
+@pytest.mark.parametrize("name", ["bounded_reads_in_time", "recalled", "reads_compacted", "snapshots_broken"])
+def test_what_only_some_worlds_show_is_asked_of_many(name: str) -> None:
+    with pytest.raises(Idle, match=f"in no world: {name}$"):
+        check_coverage([report(NODES_MAX, name)])
 
 
 # ---------------------------------------------------------------- what is needed from which size on

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -14,6 +15,7 @@ from danube_raft.sim.process import Clock
 from danube_raft.sim.run import Report, attempt
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Options
+from danube_raft.sim.snapshot_faults import NOTHING
 from danube_raft.sim.world import World
 
 LENGTH = 12 * SECOND
@@ -60,11 +62,21 @@ def test_every_kind_is_planned_where_it_makes_sense() -> None:
     assert set(kinds_for(7)) == planned[5] - {MEND}
 
 
-def test_a_world_makes_the_faults_that_it_planned_and_says_what_they_were() -> None:
-    made = world(7)
-    assert [told.fault for told in made.nemesis.told] == list(made.nemesis.planned)
-    assert all(str(told).split()[-1] for told in made.nemesis.told)
-    assert made.nemesis.faults > 0
+SAID = rf"({NOTHING}|.*(node \d|\[\d|all nodes|to \w|links and disks).*)"
+"""Of each fault: whom it disturbs."""
+
+
+@pytest.mark.parametrize("seed", [7, 13])
+def test_a_world_makes_the_faults_that_it_planned_and_says_what_they_were(seed: int) -> None:
+    made = world(seed)
+    told = made.nemesis.told
+    assert [each.fault for each in told] == sorted(made.nemesis.planned, key=lambda fault: fault.at)
+    for each in told:
+        number, at, kind = each.fault
+        assert re.fullmatch(rf" *{number} +{at / SECOND:.6f} s  {kind}: {SAID}", str(each)), each
+    done = Counter(each.fault.kind for each in told if each.what != NOTHING)
+    assert {kind: made.nemesis.done[kind] for kind in done} == done
+    assert made.nemesis.faults == done.total() - done[MEND] > 0
 
 
 def test_a_world_without_some_of_its_faults_has_the_others_as_they_were() -> None:

@@ -17,6 +17,8 @@ from danube_raft.sim.network import QUEUE_FRAMES, Network
 from danube_raft.sim.process import Clock, Process
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Options, choose
+from danube_raft.storage.durable_mark import Mark, decode, encode
+from danube_raft.storage.memory_log import AFTER, BEFORE
 from danube_raft.wire import local
 from danube_raft.wire.entry import KIND_NOOP, NO_ORIGIN, Entry, HardState
 
@@ -90,6 +92,28 @@ def test_a_write_that_fails_may_be_there_after_the_crash_or_not() -> None:
         disk.crash()
         found.add(disk.open().last.index)
     assert found == {0, 1}
+
+
+@pytest.mark.parametrize(("when", "kept"), [(BEFORE, {0}), (AFTER, {0, 1})])
+def test_a_mark_that_fails_may_be_there_after_the_crash_or_not(when: str, kept: set[int]) -> None:
+    found: set[int] = set()
+    for seed in range(40):
+        told: list[bool] = []
+        disk = Disk(random.Random(seed), lambda each: None, told.append)
+        disk.open()
+        disk.write((write(1),))
+        disk.fail_next_write(when)
+        with pytest.raises(DiskFailed):
+            disk.slots.write(0, encode(7, Mark()))
+        assert disk.has_failed()
+        disk.crash()
+        slots = disk.slots.read()
+        assert slots is not None
+        there = decode(slots[0]) == (7, Mark())
+        assert told == there * [False]
+        assert not there or disk.open().last.index == 1, "the log was written before"
+        found.add(int(there))
+    assert found == kept
 
 
 def test_a_disk_has_failed_only_if_it_was_told_to_and_until_it_is_opened_again() -> None:
@@ -279,21 +303,24 @@ def test_what_waits_for_a_sync_is_said_after_it_and_not_by_the_dead() -> None:
     assert len(finished) == 1
 
 
+@pytest.mark.parametrize("where", ["turn", "receive"])
 @pytest.mark.parametrize("error", [DiskFailed("worn out"), Corrupt("bad bytes")])
-def test_an_error_of_a_handler_ends_the_run_unless_its_disk_was_made_to_fail(error: Fatal) -> None:
-    def broken(now: int) -> None:
+def test_an_error_of_a_handler_ends_the_run_unless_its_disk_was_made_to_fail(
+    error: Fatal, where: str
+) -> None:
+    def broken(*_: object) -> None:
         raise error
 
     stage = Stage()
     ended: list[bool] = []
     stage.run(1)
-    stage.echo.turn = broken  # type: ignore[method-assign]
+    setattr(stage.echo, where, broken)
     stage.process.failed = lambda: ended.append(True)
     stage.process.deliver([("edge", "a")])
     with pytest.raises(type(error)):
         stage.run(1)
     stage.process.may_fail = lambda: True
-    stage.process.resume()
+    stage.process.deliver([("edge", "b")])
     if isinstance(error, DiskFailed):
         stage.run(1)
         assert ended == [True]

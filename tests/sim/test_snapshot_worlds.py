@@ -15,12 +15,13 @@ from danube_raft.node.snapshot_jobs import Begin, SlicedSnapshot
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.sim.checks.facts import Fact, LoadTold, PurgeIssued, SnapshotTold
 from danube_raft.sim.disk import Begun, Disk
-from danube_raft.sim.faults import LEFT_BEHIND, MEND, WITH_SNAPSHOTS, kinds_for, plan
+from danube_raft.sim.faults import FAIL_READ, LEFT_BEHIND, MEND, WITH_SNAPSHOTS, kinds_for, plan
 from danube_raft.sim.run import Report, attempt
 from danube_raft.sim.schedule import SECOND
 from danube_raft.sim.settings import Options, choose
 from danube_raft.sim.snapshot_steps import SnapshotSteps
 from danube_raft.sim.unhurried_snapshot import beginner
+from danube_raft.sim.world import World
 from danube_raft.storage.entry_format import ZERO_CHAIN
 from danube_raft.storage.memory_snapshots import MemoryFolder, MemorySnapshots
 from danube_raft.storage.recovery import Beginning
@@ -118,6 +119,92 @@ def test_a_snapshot_that_fails_was_told_to() -> None:
     disk.fail_next_snapshot()
     disk.heal()
     keep(disk, 1)
+
+
+def reads(disk: Disk) -> list[int]:
+    """Which snapshots can be read by a node that starts."""
+    store = MemorySnapshots(disk.folder, 77)
+    store.open()
+    return [meta.index for meta in store.newest().candidates]
+
+
+def test_a_reading_fails_once_where_a_node_can_begin_without() -> None:
+    disk, _ = disk_of(9)
+    keep(disk, 4)
+    disk.fail_reading(0)
+    assert reads(disk) == [], "it has its whole log"
+    keep(disk, 8)
+    disk.purge(3, Beginning())
+    disk.finish()
+    disk.fail_reading(1)
+    assert reads(disk) == [8]
+    assert reads(disk) == [8, 4]
+    assert disk.has_failed()
+
+
+def test_the_only_way_back_can_be_read() -> None:
+    """One from before the log begins is none, nor one of an entry that the log does not hold."""
+    disk, _ = disk_of(9)
+    keep(disk, 4)
+    keep(disk, 8)
+    disk.purge(6, Beginning())
+    disk.finish()
+    writer = MemorySnapshots(disk.folder, 77).writer(9, 2, ZERO_CHAIN)
+    writer.write(b"of another log")
+    writer.commit()
+    for before in range(3):
+        disk.fail_reading(before)
+        assert reads(disk) == [9, 8, 4]
+    assert not disk.has_failed()
+    keep(disk, 9)
+    disk.fail_reading(0)
+    assert reads(disk) == [9, 8, 4]
+    assert disk.has_failed()
+
+
+# ---------------------------------------------------------------- readings that fail
+
+
+def test_readings_fail_in_some_of_the_worlds_with_snapshots_and_change_nothing_else() -> None:
+    shares = Counter[bool]()
+    for seed in range(40):
+        settings = choose(Options(seed))
+        nemesis = World(Options(seed)).nemesis
+        nemesis.start(LENGTH, SECOND)
+        kinds = [fault.kind for fault in nemesis.planned]
+        reading = [fault for fault in nemesis.planned if fault.kind == FAIL_READ]
+        assert not reading or settings.snapshots
+        assert kinds[len(kinds) - len(reading) :] == len(reading) * [FAIL_READ], (
+            "the others keep their numbers"
+        )
+        assert [fault.number for fault in nemesis.planned] == list(range(len(kinds)))
+        assert all(SECOND <= fault.at < LENGTH for fault in reading)
+        if settings.snapshots:
+            shares[bool(reading)] += 1
+    assert min(shares[True], shares[False]) > 1
+
+
+def test_a_reading_that_does_not_fail_is_no_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("danube_raft.sim.settings.SNAPSHOTS_SHARE", 1.0)
+    monkeypatch.setattr("danube_raft.sim.failing_reads.WORLDS_SHARE", 1.0)
+    monkeypatch.setattr("danube_raft.sim.failing_reads.PAUSE_S", 0.5)
+    monkeypatch.setattr("danube_raft.sim.nemesis.plan", lambda *_: ())
+
+    def effects() -> Counter[str]:
+        found: Counter[str] = Counter()
+        for seed in (1, 2, 3):
+            result = attempt(Options(seed, 3, 4.0))
+            assert isinstance(result, Report), result
+            found += result.effects
+        return found
+
+    found = effects()
+    assert found[FAIL_READ] > 0
+    assert found["snapshot_reads_broken"] > 0
+    monkeypatch.setattr(Disk, "fail_reading", lambda *_: None)
+    found = effects()
+    assert found[FAIL_READ] > 0
+    assert found["snapshot_reads_broken"] == 0
 
 
 # ---------------------------------------------------------------- steps

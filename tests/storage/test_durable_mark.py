@@ -26,6 +26,7 @@ from danube_raft.storage.durable_mark import (
     encode,
 )
 from danube_raft.storage.mark_keeper import newest
+from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER
 from danube_raft.storage.memory_mark import MemoryMark
 from danube_raft.storage.recovery import Point
 from danube_raft.wire.entry import HardState
@@ -157,6 +158,28 @@ def test_a_disk_without_room_is_told_apart_from_a_broken_one(
     with pytest.raises(DiskFailed) as failed:
         file.write(1, slots(2, 2)[0])
     assert type(failed.value) is kind
+
+
+@pytest.mark.parametrize(("when", "left"), [(BEFORE, 1), (AFTER, 2)])
+def test_a_failed_write_of_the_twin_may_have_taken_effect_and_ends_all_others(when: str, left: int) -> None:
+    """As pwrite and then an error of the sync: whoever is told so knows nothing."""
+    mark = MemoryMark()
+    mark.create(slots(1, 0))
+    mark.fail_next_write(when)
+    for seq in (2, 3):
+        with pytest.raises(DiskFailed):
+            mark.write(1, slots(seq, seq)[0])
+    assert mark.unsynced == left - 1, "nothing of it is safe"
+    mark.close()
+    held = mark.read()
+    assert held is not None
+    known = newest(held)
+    assert known is not None
+    assert known[0] == left
+    mark.write(0, slots(9, 9)[0])
+    mark.fail_next_write(when)
+    mark.fail_next_write(NEVER)
+    mark.write(1, slots(10, 10)[0])
 
 
 def test_a_crash_of_the_twin_keeps_a_prefix_and_tears_at_most_one_slot() -> None:

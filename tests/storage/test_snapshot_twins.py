@@ -150,6 +150,8 @@ class Twins(RuleBasedStateMachine):
     def both_find_the_same(self) -> None:
         self.both(lambda store: store.newest().candidates)
         self.both(lambda store: [name for name, _ in store.newest().skipped])
+        for meta in [*self.memory.newest().candidates, SnapshotMeta(1, 999, CLUSTER)]:
+            self.both(lambda store, meta=meta: store.find(meta.index, meta.term))  # type: ignore[misc]
 
 
 TestTwins = Twins.TestCase
@@ -188,6 +190,26 @@ def test_it_fails_once_where_it_was_told_to(folder: MemoryFolder, doing: str, wh
     assert len(folder.whole) == 1 + (when == AFTER)
     made(folder, 7)
     assert store.newest().candidates[0].index == 7
+
+
+def test_it_fails_after_as_many_as_it_was_told(folder: MemoryFolder) -> None:
+    folder.fail_next(READ, before=2)
+    made(folder)
+    assert folder.failing == {READ}
+    folder.fails(READ)
+    folder.fails(READ)
+    with pytest.raises(OSError, match="Input/output"):
+        folder.fails(READ)
+    folder.fails(READ)
+    assert folder.broken == {READ: 1}
+    assert not folder.failing
+
+
+def test_one_thing_of_those_told_to_fail_can_be_spared(folder: MemoryFolder) -> None:
+    folder.fail_next(READ)
+    folder.fail_next(COMMIT)
+    folder.spare(READ)
+    assert folder.failing == {COMMIT}
 
 
 def test_what_was_told_to_fail_can_be_mended(folder: MemoryFolder) -> None:

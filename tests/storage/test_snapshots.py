@@ -66,6 +66,21 @@ def test_a_damaged_one_is_not_proven(store: Snapshots) -> None:
         store.verify(other)
 
 
+def test_one_is_found_by_its_entry_or_its_fault_is_told(store: Snapshots) -> None:
+    meta, other = add(store, 1), add(store, 2)
+    assert store.find(1, meta.term) == meta
+    assert store.find(1, meta.term + 1) is None
+    spoil(store.path(other), 0)
+    with pytest.raises(Corrupt, match="header"):
+        store.find(2, other.term)
+    store.path(other).unlink()
+    store.path(other).mkdir()
+    with pytest.raises(DiskFailed):
+        store.find(2, other.term)
+    with pytest.raises(DiskFailed):
+        Snapshots(store.directory / "none", CLUSTER).find(1, 1)
+
+
 def test_a_file_that_took_the_place_of_another_is_not_taken_for_it(store: Snapshots) -> None:
     meta = add(store, 1)
     store.writer(1, 1, CHAIN).commit()

@@ -19,7 +19,17 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from danube_raft.raft.table import RAFT_MESSAGES
-from danube_raft.sim.checks.facts import Booted, Delivered, Ended, Fact, LoadTold, Received, Told, Violation
+from danube_raft.sim.checks.facts import (
+    Booted,
+    Delivered,
+    Ended,
+    Fact,
+    Judged,
+    LoadTold,
+    Received,
+    Told,
+    Violation,
+)
 from danube_raft.sim.checks.view import View
 from danube_raft.sim.history import OK, Operation
 from danube_raft.sim.schedule import MS
@@ -41,8 +51,11 @@ class _Node:
         self.times: list[int] = []
         self.known: list[int] = []
         """At each of `times` the node heard a leader and knew this much to be committed."""
-        self.committed = self.own = self.term = 0
-        self.started = False
+        self.committed = self.own = 0
+        self.term = self.least_term = 0
+        """It is in no newer term than the one, and in no older one than the other."""
+        self.recovered = self.started = False
+        """Whether consensus may know its log, and whether it surely does."""
         self.peers: dict[int, int] = {}
         """As a leader: when each follower was last heard."""
 
@@ -56,7 +69,7 @@ class _Node:
 class BoundedReads:
     """Remembers who heard a leader when, and all that was acknowledged."""
 
-    wants = (Booted, Delivered, Ended, LoadTold, Received, Told)
+    wants = (Booted, Delivered, Ended, Judged, LoadTold, Received, Told)
 
     def __init__(self, view: View, drift_ppm: int = 0) -> None:
         self._view = view
@@ -78,9 +91,12 @@ class BoundedReads:
             self._nodes[fact.node].own = fact.index
         elif isinstance(fact, Booted):
             self._nodes[fact.node] = _Node()
+        elif isinstance(fact, Judged):
+            self._nodes[fact.node].recovered = True
         elif isinstance(fact, Told):
             node = self._nodes[fact.node]
             node.started = True
+            node.least_term = max(node.least_term, fact.role.term)
             if fact.role.term > node.term:
                 node.term = fact.role.term
                 node.peers.clear()
@@ -90,10 +106,14 @@ class BoundedReads:
     def _received(self, node: _Node, fact: Received) -> None:
         header, message = fact.header, fact.message
         if isinstance(message, peer.AppendEntries | peer.Heartbeat):
-            # What a leader of an older term tells is not taken, nor is anything before the log is recovered.
+            # What a leader of an older term tells is not taken, nor is anything before the log is recovered. Where that
+            # is not sure, nothing is demanded of it, and a lag may be counted from it.
             if node.started and header.term >= node.term:
                 node.committed = max(node.committed, message.commit_index)
-            node.heard(fact.at, node.committed)
+            if node.recovered and header.term >= node.least_term:
+                node.heard(fact.at, node.committed)
+                if node.started:
+                    node.least_term = header.term
         elif isinstance(message, peer.AppendReply | peer.HeartbeatReply) and header.term == node.term:
             node.peers[header.sender] = fact.at
             needed = len(self._view.voters) // 2
@@ -145,20 +165,23 @@ def check_bounded(demands: Sequence[Demand], revisions: Sequence[int]) -> None:
             raise Violation(f"the node had been told of revision {wanted}, and shows another: {read}")
 
 
-def check_bounded_in_time(operations: Sequence[Operation], slack_us: int, drift_ppm: int = 0) -> None:
+def check_bounded_in_time(operations: Sequence[Operation], slack_us: int, drift_ppm: int = 0) -> int:
     """Whatever was acknowledged to anybody `slack_us` before the bound began is shown. Both are counted by clocks that
-    may be wrong by `drift_ppm`."""
+    may be wrong by `drift_ppm`. Returns how many reads had something to show."""
     answers = sorted((each.returned, each.revision) for each in operations if each.outcome == OK)
     times: list[int] = []
     highest: list[int] = []
     for returned, revision in answers:
         times.append(returned)
         highest.append(max(revision, highest[-1] if highest else 0))
+    looked_at = 0
     for read in operations:
         if read.kind == "get" and read.outcome == OK and type(read.level) is int:
             bound_us = (read.level * MS + slack_us) * (1_000_000 + 2 * drift_ppm) // 1_000_000
             place = bisect_left(times, read.invoked - bound_us)
+            looked_at += place > 0
             if place and read.revision < highest[place - 1]:
                 raise Violation(
                     f"revision {highest[place - 1]} had been acknowledged {read.level} + {slack_us // MS} ms before: {read}"
                 )
+    return looked_at

@@ -49,7 +49,8 @@ def check_expiries(
     which the entry with index i was first handed to a state machine. Returns how many expiries were looked at."""
     share = 1 - drift_ppm / 1_000_000
     # Where a client deleted the key, or may have, no expiry need have done it.
-    deleted = tuple(each.key for each in operations if each.kind in ("delete", "delete_prefix"))
+    deleted = {each.key for each in operations if each.kind == "delete"}
+    prefixes = tuple(each.key for each in operations if each.kind == "delete_prefix")
     grants: dict[str, list[Operation]] = {}
     shortest_ms: dict[str, int] = {}
     for operation in operations:
@@ -59,7 +60,7 @@ def check_expiries(
             granted = operation.outcome == OK and (
                 operation.kind != "compare_and_swap" or operation.result[0]
             )
-            if granted and not key.startswith(deleted):
+            if granted and key not in deleted and not key.startswith(prefixes):
                 grants.setdefault(key, []).append(operation)
     looked_at = 0
     for event in archive.events:

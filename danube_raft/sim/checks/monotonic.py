@@ -1,7 +1,8 @@
 """What only grows: term, and one vote per term, across crashes (Raft paper, Figure 2 and §5.1, §5.2); commit and
 applied index within a boot (Figure 2, volatile state).
 
-The disk is asked, and every message that leaves: a node that forgot its term or its vote would contradict itself.
+The disk is asked, and every message that leaves: a node that forgot its term or its vote would contradict itself, and a
+leader tells its commit index with all that it sends.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ class Monotonic:
         self._boot: dict[int, int] = {}
         self._terms: dict[int, int] = {}
         self._commits: dict[int, int] = {}
+        self._commits_sent: dict[int, int] = {}
+        """By node; in all terms of one boot, for the index is the node's and not the leader's."""
         self._applied: dict[int, int] = {}
 
     def take(self, fact: Fact) -> None:
@@ -47,7 +50,7 @@ class Monotonic:
         elif isinstance(fact, Booted):
             self._grow(self._boot, "boot epoch", fact.node, fact.boot)
             self._terms[fact.node] = self._stored.get(fact.node, (0, 0))[0]
-            self._commits[fact.node] = self._applied[fact.node] = 0
+            self._commits[fact.node] = self._commits_sent[fact.node] = self._applied[fact.node] = 0
 
     def _synced(self, fact: Synced) -> None:
         if fact.write.hard_state is None:
@@ -62,6 +65,9 @@ class Monotonic:
 
     def _sent(self, fact: Sent) -> None:
         header, message = fact
+        if isinstance(message, peer.AppendEntries | peer.Heartbeat):
+            self._grow(self._commits_sent, "commit index sent", header.sender, message.commit_index)
+            return
         if isinstance(message, peer.RequestVote):
             voted_for = header.sender
         elif isinstance(message, peer.VoteReply) and message.granted:

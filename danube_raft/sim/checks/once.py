@@ -7,8 +7,7 @@ only, so each event names its cause.
 - A rejected write is not there. One of unknown outcome is there once or not at all.
 - Nothing is there that nobody wrote. A renewal repeats the value of its key, which is written anew if it has expired
   meanwhile: so it may be there once for each grant or renewal that was neither rejected nor a mere renewal.
-- A register is deleted as often as clients deleted it, at most once more for each delete of unknown outcome. A
-  delete_prefix is a delete of each key that its revision removed; see prefixes.py for whether these are the right ones.
+- Deletes: see removals.py.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from collections.abc import Sequence
 
 from danube_raft.kv.record import KEY, MOD_REVISION, VALUE, Record
 from danube_raft.sim.checks.facts import Violation
-from danube_raft.sim.history import OK, PENDING, REJECTED, UNCERTAIN, Operation
+from danube_raft.sim.history import OK, REJECTED, Operation
 
 _VALUE_AT = {"put": 1, "put_with_ttl": 1, "compare_and_swap": 2}
 
@@ -45,7 +44,6 @@ def check_once(operations: Sequence[Operation], events: Sequence[Record]) -> Non
             raise Violation(
                 f"written {len(revisions)} times for {most[cause]} writes: {cause} in {revisions}"
             )
-    _check_deletes(operations, events)
     _check_counters(operations, events)
 
 
@@ -62,31 +60,6 @@ def _check(operation: Operation, revisions: list[int]) -> None:
         revision = operation.result[0]
     if revision not in revisions:
         raise Violation(f"acknowledged and lost: {operation}, it is in revisions {revisions}")
-
-
-def _check_deletes(operations: Sequence[Operation], events: Sequence[Record]) -> None:
-    """Only of registers: keys with a TTL end by themselves."""
-    gone = [event for event in events if event[VALUE] is None and event[KEY].startswith("/k")]
-    deleted = Counter(event[KEY] for event in gone)
-    gone_at: dict[int, list[str]] = {}
-    for event in gone:
-        gone_at.setdefault(event[MOD_REVISION], []).append(event[KEY])
-    least: Counter[str] = Counter()
-    most: Counter[str] = Counter()
-    for operation in operations:
-        if operation.kind == "delete":
-            did = operation.outcome == OK and operation.result[0] == 1
-            least[operation.key] += did
-            most[operation.key] += did or operation.outcome in (UNCERTAIN, PENDING)
-        elif operation.kind == "delete_prefix" and operation.outcome == OK:
-            if operation.result[0]:
-                least.update(gone_at.get(operation.revision, ()))
-                most.update(gone_at.get(operation.revision, ()))
-        elif operation.kind == "delete_prefix" and operation.outcome != REJECTED:
-            most.update(key for key in deleted if key.startswith(operation.key))
-    for key in sorted(deleted.keys() | most.keys()):
-        if key.startswith("/k") and not least[key] <= deleted[key] <= most[key]:
-            raise Violation(f"deleted {deleted[key]} times for {least[key]} to {most[key]} deletes: {key}")
 
 
 def _check_counters(operations: Sequence[Operation], events: Sequence[Record]) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from danube_raft.kv.machine import Machine
+from danube_raft.kv.sessions import Sessions
 from danube_raft.sim.checks.archive import Archive
 from danube_raft.sim.checks.facts import Violation
 from danube_raft.sim.digest import digest
@@ -18,11 +19,16 @@ from danube_raft.wire.entry import Entry
 
 
 def replay(
-    committed: Sequence[Entry], revisions: list[int] | None = None, archive: Archive | None = None
+    committed: Sequence[Entry],
+    revisions: list[int] | None = None,
+    archive: Archive | None = None,
+    sessions: Sessions | None = None,
 ) -> Machine:
     """A state machine that has applied the committed log. `revisions` gets the store's revision at every index,
-    `archive` all changes and compactions."""
+    `archive` all changes and compactions; `sessions` is the table to use."""
     machine = Machine()
+    if sessions is not None:
+        machine.sessions = sessions
     history = machine.history
     if archive is not None:
         archive.attach(history)
