@@ -148,11 +148,9 @@ class Watcher:
 
     def _open(self, revision: int) -> None:
         self.watches.append(WatchLog(self.store.number, self._habits.options, revision))
-        token = self.store.session.token
-        cluster_id = 0 if token is None else token[0]
-        self._stream = Stream(
-            self.store.session, RAW, self._habits.options, revision, cluster_id, self._now()
-        )
+        session = self.store.program.session
+        cluster_id = 0 if session.token is None else session.token[0]
+        self._stream = Stream(session, RAW, self._habits.options, revision, cluster_id, self._now())
         self._around.trace.add(self._around.schedule.now, "watch", self.store.number, revision)
         self._go_on()
 
@@ -197,6 +195,7 @@ class Watcher:
         )
         watch.changes.append((taken.revision, events))
         watch.revision = taken.revision
+        self.store.program.saw(taken.revision)
         self.counts["watch_events"] += len(events)
         if not self._steady:
             self._digress()
@@ -247,6 +246,7 @@ class Watcher:
             self._around.tell(Marked(watch, revision))
             watch.marks.append((len(watch.changes), revision))
             watch.revision = revision
+            self.store.program.saw(revision)
             self.counts["watch_marks"] += 1
 
     # ---------------------------------------------------------------- the connection

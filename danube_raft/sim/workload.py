@@ -173,8 +173,7 @@ class Workload:
 
     def _past(self, client: Client, key: str, timeout_ms: int) -> None:
         """As it was at a revision that this client knows to have been."""
-        newest = client.session.token[1] if client.session.token else 1
-        revision = max(1, newest - self._random.randrange(30))
+        revision = max(1, client.program.seen - self._random.randrange(30))
         if self._random.random() < 0.5:
             client.begin("get", (key, revision), None, timeout_ms)
         else:

@@ -45,6 +45,7 @@ from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
+from danube_raft.sim.program import Program
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import BARE, WATCHING, Options, choose
 from danube_raft.sim.surroundings import Surroundings
@@ -298,9 +299,8 @@ class World:
         names = list(self._by_endpoint)
         if number < self.settings.clients:
             source.shuffle(names)
-        client = Client(
-            number, tuple(names), self.schedule, self._source(f"client {number}"), self._transmit, self._ended
-        )
+        program = Program(self._source(f"client {number}"))
+        client = Client(number, tuple(names), self.schedule, program, self._transmit, self._ended)
         self._clients[client.envelope] = client
         return client
 
