@@ -118,6 +118,8 @@ def _report(world: World) -> Report:
     effects["snapshots_sent_needlessly"] = world.checks.snapshots.needless
     effects["digests_reported"] = world.checks.digests.reported
     effects["digests_compared"] = world.checks.digests.compared
+    effects["watch_frames_split"] = world.checks.frames.split
+    effects["watches_early"] = world.checks.frames.early
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -189,7 +191,7 @@ NEEDED = (
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
     "no_room", "started_read_only", "room_again", "passive_commits",
-    "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
+    "watchers_told_slow", "watch_frames_held_up", "watch_frames_split", "watches_early", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
     "digests_reported", "digests_compared",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
@@ -199,7 +201,7 @@ RARE_WORLDS = 2_000
 
 
 FROM_TWO = {
-    "bounded_reads_heard", "watches_resumed_elsewhere", "handed_over", "told_to_campaign", "campaigns_when_told",
+    "bounded_reads_heard", "watches_resumed_elsewhere", "watches_early", "handed_over", "told_to_campaign", "campaigns_when_told",
     "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "digests_compared",
 }  # fmt: skip
 """Of `NEEDED`, what takes two nodes, beside the faults that do."""

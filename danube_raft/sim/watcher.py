@@ -22,14 +22,14 @@ from danube_raft import errors
 from danube_raft.client.call import CONNECT_MS
 from danube_raft.client.stream import CREDIT_BYTES, Options, Stream
 from danube_raft.client.value import RAW
-from danube_raft.sim.checks.facts import Fact, HandedOut, Marked
+from danube_raft.sim.checks.facts import Fact, Framed, HandedOut, Marked, Subscribed
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connection, Connections
 from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.trace import Trace
+from danube_raft.wire import client as wire
 from danube_raft.wire import codec
-from danube_raft.wire.client import unpack_replies
 
 PRESENT = "present"
 LISTING = "listing"
@@ -109,6 +109,8 @@ class Watcher:
         self._connection: Connection | None = None
         self._connect_until = 0.0
         self._served_by = 0
+        self._watch_id = 0
+        """Request id of its subscription."""
         self._step = 0
         self._paused = False
         self._steady = False
@@ -270,8 +272,9 @@ class Watcher:
             self._connect_until = now + CONNECT_MS
         elif connection.connected:
             self._connect_until = 0
-            if connection.send(stream.subscribe(now)):
-                self._subscribed(connection)
+            body = stream.subscribe(now)
+            if connection.send(body):
+                self._subscribed(connection, body)
             else:
                 stream.lost(now)
         elif now >= self._connect_until:
@@ -282,7 +285,10 @@ class Watcher:
             return False
         return True
 
-    def _subscribed(self, connection: Connection) -> None:
+    def _subscribed(self, connection: Connection, body: bytes) -> None:
+        request = next(codec.unpack_stream(body))
+        self._watch_id = request[wire.REQUEST_ID]
+        self._around.tell(Subscribed(self.watches[-1], request[wire.ARGS + 1]))
         if self._served_by not in (0, connection.node_id) and self.watches[-1].changes:
             self.counts["watches_resumed_elsewhere"] += 1
         self._served_by = connection.node_id
@@ -311,7 +317,9 @@ class Watcher:
             body = connection.inbox.popleft()
             size = len(body)
             try:
-                for reply in unpack_replies(body):
+                for reply in wire.unpack_replies(body):
+                    if reply[wire.R_REQUEST_ID] == self._watch_id and reply[wire.R_STATUS] == wire.STATUS_OK:
+                        self._around.tell(Framed(self.watches[-1], reply[wire.R_RESULT :]))
                     size = stream.receive(reply, size, self._now())
             except codec.Malformed:
                 stream.lost(self._now())

@@ -14,7 +14,7 @@ from danube_raft.client.call import CONNECT_MS, Session
 from danube_raft.client.stream import PROBE_MS, SILENCE_MS, Options
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
 from danube_raft.node.handler import CLIENTS, KV
-from danube_raft.sim.checks.facts import Fact, HandedOut, Marked
+from danube_raft.sim.checks.facts import Fact, Framed, HandedOut, Marked, Subscribed
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connections
 from danube_raft.sim.history import OK, REJECTED, Operation
@@ -309,6 +309,31 @@ def test_it_hands_out_what_comes_and_says_how_far_it_is() -> None:
     assert (log.start, log.revision, log.open) == (1, 9, True)
     assert [revision for revision, _ in log.changes] == [4, 6]
     assert log.marks == [(0, 3), (2, 9)]
+
+
+def test_the_checks_are_told_what_it_asks_for_and_each_frame_as_it_came() -> None:
+    """Also of what its own client drops."""
+    show = Show()
+    first, _ = show.subscribed()
+    show.events(4)
+    show.connections.node_stopped(first)
+    show.run(1_000)
+    show.subscribed()
+    show.facts.clear()
+    show.answer(wire.FRAME_PROGRESS, 2)
+    show.events(4, 4, 5)
+    show.watch_id += 1
+    show.answer(wire.FRAME_PROGRESS, 9)
+    show.watch_id -= 1
+    show.answer("it is gone", None, status=errors.Overloaded.code)
+    told = [each.result for each in show.facts if isinstance(each, Framed)]
+    assert [(kind, *rest[1:]) for kind, *rest in told] == [
+        (wire.FRAME_PROGRESS,),
+        (wire.FRAME_EVENTS, 5, False),
+    ]
+    assert [record[3] for _, record, _ in told[1][1]] == [4, 4, 5]
+    show.run(1_000)
+    assert [each.revision for each in show.facts if isinstance(each, Subscribed)] == [6]
 
 
 def test_what_it_hands_out_and_marks_is_what_its_program_has_seen() -> None:
