@@ -1,4 +1,5 @@
-"""A client: the decisions of `client/call.py`, one request at a time, over connections that the world makes.
+"""A client: the decisions of `client/call.py`, one request at a time, over connections that the world makes. Several
+of them may be one program and share its session.
 
 It does what `client/channel.py` does with sockets: asks the call what to send, tells it what was sent or blocked, hands it
 every reply, and waits as long as it is told to. Who decides what to ask for is the workload.
@@ -89,6 +90,8 @@ class Client:
             timeout_ms=timeout_ms,
             consistency=level,
         )
+        if self._call.is_write:
+            self.program.write_begun()
         self._pump(self._step)
 
     def list_prefix(
@@ -172,6 +175,8 @@ class Client:
     def _end(self, outcome: str, result: tuple[Any, ...], revision: int) -> None:
         assert self._call is not None
         self._call.close()
+        if self._call.is_write:
+            self.program.write_ended()
         self._call = None
         self._step += 1
         self._ended(self.operations[-1].end(outcome, self._schedule.now, result, revision))

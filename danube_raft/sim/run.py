@@ -120,6 +120,7 @@ def _report(world: World) -> Report:
     effects["digests_compared"] = world.checks.digests.compared
     effects["watch_frames_split"] = world.checks.frames.split
     effects["watches_early"] = world.checks.frames.early
+    effects["writes_side_by_side"] = world.programs.side_by_side
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -183,7 +184,7 @@ NEEDED = (
     *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "fill_disk", "forget", "damage_mark",
     "suspect_again", "suspect_no_more", "promises_lost", "clocks_apart",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended", "leases_swapped", "past_reads",
-    "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
+    "leases_seen_alive", "session_reads", "writes_side_by_side", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
     "hand_over", "told_to_campaign", "campaigns_when_told", "refused_for_space",

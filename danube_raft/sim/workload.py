@@ -5,7 +5,7 @@
   have an owner each, who alone writes and reads them, with one TTL; now and then it clears that and deletes the key at
   last, or deletes it under its TTL. Swaps grant and clear TTLs as well. `ids` is a counter. Listings of all of these come in pages.
 - Half of the leases are renewed at the last moment and looked at right after: expiry and renewal shall meet.
-- A client does one operation after the other, with pauses; several of them run beside each other.
+- A client does one operation after the other, with pauses; several of them run beside each other, and may be one program.
 """
 
 from __future__ import annotations
