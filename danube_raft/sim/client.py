@@ -1,4 +1,5 @@
-"""A client: the decisions of `client/call.py`, one request at a time, over connections that the world makes.
+"""A client: the decisions of `client/call.py`, one request at a time, over connections that the world makes. Several
+of them may be one program and share its session.
 
 It does what `client/channel.py` does with sockets: asks the call what to send, tells it what was sent or blocked, hands it
 every reply, and waits as long as it is told to. Who decides what to ask for is the workload.
@@ -6,16 +7,16 @@ every reply, and waits as long as it is told to. Who decides what to ask for is 
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import Any
 
 from danube_raft import errors
-from danube_raft.client.call import Call, Endpoints, Send, Session
+from danube_raft.client.call import Call, Endpoints, Send
 from danube_raft.node.endpoints import Envelope
 from danube_raft.sim.history import OK, REJECTED, UNCERTAIN, Operation
+from danube_raft.sim.program import Program
 from danube_raft.sim.schedule import MS, Schedule
-from danube_raft.wire.client import R_STATUS, SESSION, unpack_replies
+from danube_raft.wire.client import R_REVISION, R_STATUS, SESSION, unpack_replies
 
 TRY_AGAIN_US = 20 * MS
 """Between two looks at a connection that is not there yet."""
@@ -32,15 +33,15 @@ class Client:
         number: int,
         endpoints: tuple[str, ...],
         schedule: Schedule,
-        source: random.Random,
+        program: Program,
         transmit: Transmit,
         ended: Callable[[Operation], None],
     ) -> None:
         self.number = number
+        self.program = program
         self.operations: list[Operation] = []
         self.overloaded = 0
         """How often a node said so; most are asked again and end well."""
-        self._session = Session(source=source)
         self._endpoints = Endpoints(endpoints)
         self._schedule = schedule
         self._transmit = transmit
@@ -52,11 +53,6 @@ class Client:
     def envelope(self) -> Envelope:
         """Where answers to this client go."""
         return (b"client-%d" % self.number, b"")
-
-    @property
-    def session(self) -> Session:
-        """What all its requests and watches share."""
-        return self._session
 
     @property
     def endpoint_count(self) -> int:
@@ -82,12 +78,20 @@ class Client:
         assert self._call is None, "one operation at a time"
         recorded = args if recorded_args is None else recorded_args
         operation = Operation(self.number, op, recorded, level, self._schedule.now)
-        operation.seen_before = self._session.token[1] if self._session.token else 0
+        operation.seen_before = self.program.seen
         self.operations.append(operation)
         endpoints = self._endpoints if endpoint is None else Endpoints((self._endpoints.names[endpoint],))
         self._call = Call(
-            self._session, endpoints, op, args, now=self._now(), timeout_ms=timeout_ms, consistency=level
+            self.program.session,
+            endpoints,
+            op,
+            args,
+            now=self._now(),
+            timeout_ms=timeout_ms,
+            consistency=level,
         )
+        if self._call.is_write:
+            self.program.write_begun()
         self._pump(self._step)
 
     def list_prefix(
@@ -119,6 +123,7 @@ class Client:
                 self._failed(error)
                 return
             if call.result is not None:
+                self.program.saw(reply[R_REVISION])
                 self.operations[-1].node, self.operations[-1].answered = node, answered
                 self._end(OK, call.result, call.revision)
                 return
@@ -170,6 +175,8 @@ class Client:
     def _end(self, outcome: str, result: tuple[Any, ...], revision: int) -> None:
         assert self._call is not None
         self._call.close()
+        if self._call.is_write:
+            self.program.write_ended()
         self._call = None
         self._step += 1
         self._ended(self.operations[-1].end(outcome, self._schedule.now, result, revision))

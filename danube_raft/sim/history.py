@@ -44,7 +44,7 @@ class Operation:
         self.revision = 0
         """The store revision in the reply."""
         self.seen_before = 0
-        """The highest revision that the client had seen when it began."""
+        """The highest revision that its client's program had been shown when it began."""
         self.serial = 0
         """The write's serial in its client's session."""
         self.error = ""

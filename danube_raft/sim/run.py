@@ -122,6 +122,9 @@ def _report(world: World) -> Report:
     effects["snapshots_sent_needlessly"] = world.checks.snapshots.needless
     effects["digests_reported"] = world.checks.digests.reported
     effects["digests_compared"] = world.checks.digests.compared
+    effects["watch_frames_split"] = world.checks.frames.split
+    effects["watches_early"] = world.checks.frames.early
+    effects["writes_side_by_side"] = world.programs.side_by_side
     effects["session_reads"] = world.checks.sessions.reads
     effects["bounded_reads"] = len(world.checks.bounded.demands)
     effects["bounded_reads_heard"] = world.checks.bounded.heard
@@ -189,7 +192,7 @@ NEEDED = (
     *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "fill_disk", "forget", "damage_mark",
     "suspect_again", "suspect_no_more", "promises_lost", "clocks_apart",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended", "leases_swapped", "past_reads",
-    "leases_seen_alive", "session_reads", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
+    "leases_seen_alive", "session_reads", "writes_side_by_side", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",
     "watches_reopened", "watches_resumed_elsewhere", "watches_compacted", "watches_silent", "watchers_told_gone",
     "hand_over", "told_to_campaign", "campaigns_when_told", "refused_for_space",
@@ -197,7 +200,8 @@ NEEDED = (
     "snapshots_taken", "logs_purged", "snapshots_sent", "snapshots_installed", "takes_interrupted",
     "restarts_from_snapshot", "loads_of_the_older",
     "no_room", "started_read_only", "room_again", "passive_commits",
-    "watchers_told_slow", "watch_frames_held_up", "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
+    "watchers_told_slow", "watch_frames_held_up", "watch_frames_split", "watches_early",
+    "prefixes_deleted", "pages_after_the_first", "leases_seen_cleared",
     "digests_reported", "digests_compared", "bounded_reads_in_time", "recalled", "reads_compacted",
 )  # fmt: skip
 """What must have happened in some of many worlds."""
@@ -207,7 +211,7 @@ RARE_WORLDS = 2_000
 
 
 FROM_TWO = {
-    "bounded_reads_heard", "watches_resumed_elsewhere", "handed_over", "told_to_campaign", "campaigns_when_told",
+    "bounded_reads_heard", "watches_resumed_elsewhere", "watches_early", "handed_over", "told_to_campaign", "campaigns_when_told",
     "lost", "dropped", "delayed", "repeated", "overtaken", "refused", "clogged", "digests_compared",
 }  # fmt: skip
 """Of `NEEDED`, what takes two nodes, beside the faults that do."""

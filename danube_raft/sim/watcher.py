@@ -22,14 +22,14 @@ from danube_raft import errors
 from danube_raft.client.call import CONNECT_MS
 from danube_raft.client.stream import CREDIT_BYTES, Options, Stream
 from danube_raft.client.value import RAW
-from danube_raft.sim.checks.facts import Fact, HandedOut, Marked
+from danube_raft.sim.checks.facts import Fact, Framed, HandedOut, Marked, Subscribed
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connection, Connections
 from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.trace import Trace
+from danube_raft.wire import client as wire
 from danube_raft.wire import codec
-from danube_raft.wire.client import unpack_replies
 
 PRESENT = "present"
 LISTING = "listing"
@@ -109,6 +109,8 @@ class Watcher:
         self._connection: Connection | None = None
         self._connect_until = 0.0
         self._served_by = 0
+        self._watch_id = 0
+        """Request id of its subscription."""
         self._step = 0
         self._paused = False
         self._steady = False
@@ -148,11 +150,9 @@ class Watcher:
 
     def _open(self, revision: int) -> None:
         self.watches.append(WatchLog(self.store.number, self._habits.options, revision))
-        token = self.store.session.token
-        cluster_id = 0 if token is None else token[0]
-        self._stream = Stream(
-            self.store.session, RAW, self._habits.options, revision, cluster_id, self._now()
-        )
+        session = self.store.program.session
+        cluster_id = 0 if session.token is None else session.token[0]
+        self._stream = Stream(session, RAW, self._habits.options, revision, cluster_id, self._now())
         self._around.trace.add(self._around.schedule.now, "watch", self.store.number, revision)
         self._go_on()
 
@@ -197,6 +197,7 @@ class Watcher:
         )
         watch.changes.append((taken.revision, events))
         watch.revision = taken.revision
+        self.store.program.saw(taken.revision)
         self.counts["watch_events"] += len(events)
         if not self._steady:
             self._digress()
@@ -247,6 +248,7 @@ class Watcher:
             self._around.tell(Marked(watch, revision))
             watch.marks.append((len(watch.changes), revision))
             watch.revision = revision
+            self.store.program.saw(revision)
             self.counts["watch_marks"] += 1
 
     # ---------------------------------------------------------------- the connection
@@ -270,8 +272,9 @@ class Watcher:
             self._connect_until = now + CONNECT_MS
         elif connection.connected:
             self._connect_until = 0
-            if connection.send(stream.subscribe(now)):
-                self._subscribed(connection)
+            body = stream.subscribe(now)
+            if connection.send(body):
+                self._subscribed(connection, body)
             else:
                 stream.lost(now)
         elif now >= self._connect_until:
@@ -282,7 +285,10 @@ class Watcher:
             return False
         return True
 
-    def _subscribed(self, connection: Connection) -> None:
+    def _subscribed(self, connection: Connection, body: bytes) -> None:
+        request = next(codec.unpack_stream(body))
+        self._watch_id = request[wire.REQUEST_ID]
+        self._around.tell(Subscribed(self.watches[-1], request[wire.ARGS + 1]))
         if self._served_by not in (0, connection.node_id) and self.watches[-1].changes:
             self.counts["watches_resumed_elsewhere"] += 1
         self._served_by = connection.node_id
@@ -311,7 +317,9 @@ class Watcher:
             body = connection.inbox.popleft()
             size = len(body)
             try:
-                for reply in unpack_replies(body):
+                for reply in wire.unpack_replies(body):
+                    if reply[wire.R_REQUEST_ID] == self._watch_id and reply[wire.R_STATUS] == wire.STATUS_OK:
+                        self._around.tell(Framed(self.watches[-1], reply[wire.R_RESULT :]))
                     size = stream.receive(reply, size, self._now())
             except codec.Malformed:
                 stream.lost(self._now())

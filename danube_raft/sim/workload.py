@@ -5,7 +5,7 @@
   have an owner each, who alone writes and reads them, with one TTL; now and then it clears that and deletes the key at
   last, or deletes it under its TTL. Swaps grant and clear TTLs as well. `ids` is a counter. Listings of all of these come in pages.
 - Half of the leases are renewed at the last moment and looked at right after: expiry and renewal shall meet.
-- A client does one operation after the other, with pauses; several of them run beside each other.
+- A client does one operation after the other, with pauses; several of them run beside each other, and may be one program.
 """
 
 from __future__ import annotations
@@ -173,8 +173,7 @@ class Workload:
 
     def _past(self, client: Client, key: str, timeout_ms: int) -> None:
         """As it was at a revision that this client knows to have been."""
-        newest = client.session.token[1] if client.session.token else 1
-        revision = max(1, newest - self._random.randrange(30))
+        revision = max(1, client.program.seen - self._random.randrange(30))
         if self._random.random() < 0.5:
             client.begin("get", (key, revision), None, timeout_ms)
         else:

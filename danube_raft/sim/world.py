@@ -8,7 +8,8 @@ In a third of all worlds the nodes make snapshots all the time and keep hardly a
 snapshots in pieces, nodes begin with one of theirs, nodes and processes end at every step of that, snapshots are damaged
 while their node is down, one at a time and never the last good one.
 
-In a quarter of all worlds the nodes compare their states all the time, and must find no difference.
+In a quarter of all worlds the nodes compare their states all the time, and must find no difference. In a quarter, with those or
+not, clients and watches share sessions.
 
 Not in these worlds: forming a cluster and changing its members, the child that writes a snapshot (it is made in slices
 of its process's turns), long polls of watches and of
@@ -46,6 +47,7 @@ from danube_raft.sim.history import OK, Operation, WatchLog
 from danube_raft.sim.nemesis import Nemesis
 from danube_raft.sim.network import Network
 from danube_raft.sim.node import Node
+from danube_raft.sim.program import Programs
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.seen import SeenSessions
 from danube_raft.sim.settings import BARE, WATCHING, Options, choose
@@ -120,6 +122,7 @@ class World:
             self.trace,
         )
         self._clients: dict[Envelope, Client | BareClient] = {}
+        self.programs = Programs(settings, self._source)
         self.connections = Connections(
             self.schedule, self._source("connections"), self._by_endpoint, self.nemesis.client_cuts,
             settings.config.client_queue_max_messages,
@@ -309,7 +312,7 @@ class World:
         if number < self.settings.clients:
             source.shuffle(names)
         client = Client(
-            number, tuple(names), self.schedule, self._source(f"client {number}"), self._transmit, self._ended
+            number, tuple(names), self.schedule, self.programs.of(number), self._transmit, self._ended
         )
         self._clients[client.envelope] = client
         return client

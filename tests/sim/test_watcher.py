@@ -10,15 +10,16 @@ from typing import Any, cast
 import pytest
 
 from danube_raft import errors
-from danube_raft.client.call import CONNECT_MS
+from danube_raft.client.call import CONNECT_MS, Session
 from danube_raft.client.stream import PROBE_MS, SILENCE_MS, Options
 from danube_raft.node.endpoints import ClientGone, ClientSlow, Envelope
 from danube_raft.node.handler import CLIENTS, KV
-from danube_raft.sim.checks.facts import Fact, HandedOut, Marked
+from danube_raft.sim.checks.facts import Fact, Framed, HandedOut, Marked, Subscribed
 from danube_raft.sim.client import Client
 from danube_raft.sim.connections import Connections
 from danube_raft.sim.history import OK, REJECTED, Operation
 from danube_raft.sim.node import Node
+from danube_raft.sim.program import Program
 from danube_raft.sim.schedule import MS, SECOND, Schedule
 from danube_raft.sim.settings import Options as WorldOptions
 from danube_raft.sim.trace import Trace
@@ -233,7 +234,7 @@ class Store:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.pages = 0
-        self.session = Client(7, ("one:1",), Schedule(), random.Random(1), _never, _ignored).session
+        self.program = Program(random.Random(1))
 
     def begin(self, op: str, *_: Any) -> None:
         self.asked.append(op)
@@ -244,14 +245,6 @@ class Store:
     def list_on(self, _timeout_ms: int) -> bool:
         self.pages -= 1
         return self.pages >= 0
-
-
-def _never(*_: Any) -> bool:
-    return False
-
-
-def _ignored(_: Operation) -> None:
-    pass
 
 
 class Show(Place):
@@ -316,6 +309,42 @@ def test_it_hands_out_what_comes_and_says_how_far_it_is() -> None:
     assert (log.start, log.revision, log.open) == (1, 9, True)
     assert [revision for revision, _ in log.changes] == [4, 6]
     assert log.marks == [(0, 3), (2, 9)]
+
+
+def test_the_checks_are_told_what_it_asks_for_and_each_frame_as_it_came() -> None:
+    """Also of what its own client drops."""
+    show = Show()
+    first, _ = show.subscribed()
+    show.events(4)
+    show.connections.node_stopped(first)
+    show.run(1_000)
+    show.subscribed()
+    show.facts.clear()
+    show.answer(wire.FRAME_PROGRESS, 2)
+    show.events(4, 4, 5)
+    show.watch_id += 1
+    show.answer(wire.FRAME_PROGRESS, 9)
+    show.watch_id -= 1
+    show.answer("it is gone", None, status=errors.Overloaded.code)
+    told = [each.result for each in show.facts if isinstance(each, Framed)]
+    assert [(kind, *rest[1:]) for kind, *rest in told] == [
+        (wire.FRAME_PROGRESS,),
+        (wire.FRAME_EVENTS, 5, False),
+    ]
+    assert [record[3] for _, record, _ in told[1][1]] == [4, 4, 5]
+    show.run(1_000)
+    assert [each.revision for each in show.facts if isinstance(each, Subscribed)] == [6]
+
+
+def test_what_it_hands_out_and_marks_is_what_its_program_has_seen() -> None:
+    """Whatever the session of the product makes of it."""
+    show = Show()
+    show.subscribed()
+    show.store.program.session = Session()
+    show.answer(wire.FRAME_PROGRESS, 3)
+    assert show.store.program.seen == 3
+    show.events(4)
+    assert show.store.program.seen == 4
 
 
 def test_it_goes_on_at_another_node_from_what_it_has_when_its_node_stops() -> None:

@@ -15,6 +15,7 @@ from danube_raft.sim.checks.election_safety import ElectionSafety
 from danube_raft.sim.checks.expected_errors import ExpectedErrors
 from danube_raft.sim.checks.expiries import HandedOver
 from danube_raft.sim.checks.facts import Fact
+from danube_raft.sim.checks.frames import WatchFrames
 from danube_raft.sim.checks.leader_completeness import LeaderCompleteness
 from danube_raft.sim.checks.leadership_ends import LeadershipEnds, Timings
 from danube_raft.sim.checks.log_matching import LogMatching
@@ -63,6 +64,7 @@ class Checks:
         self.sessions = SessionReads(self.view)
         self.bounded = BoundedReads(self.view, drift_ppm)
         self.watches = WatchOrder(self.view)
+        self.frames = WatchFrames(self.view)
         self.snapshots = SnapshotsFit(self.view, good)
         now = (lambda: 0) if timings is None else timings.now
         self.digests = DigestsAgree(self.view, now)
@@ -84,6 +86,7 @@ class Checks:
             self.sessions,
             self.bounded,
             self.watches,
+            self.frames,
             self.snapshots,
             self.digests,
             ExpectedErrors(self.view),

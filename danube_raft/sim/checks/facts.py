@@ -7,7 +7,7 @@ made up in a test, with a violation in it.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from danube_raft.client.record import Event
 from danube_raft.sim.history import Operation, WatchLog
@@ -195,6 +195,21 @@ class FoundOdd(NamedTuple):
     index: int  # type: ignore[assignment]  # a field, not tuple.index
 
 
+class Subscribed(NamedTuple):
+    """A watch asks a node, anew or for the first time, for everything from `revision` on. Frames of what it had before
+    do not reach it any more."""
+
+    watch: WatchLog
+    revision: int
+
+
+class Framed(NamedTuple):
+    """A frame of its subscription has reached a watch; `result`: the fields of the reply, as the node made them."""
+
+    watch: WatchLog
+    result: tuple[Any, ...]
+
+
 class HandedOut(NamedTuple):
     """A watch hands out all events of a revision. What `watch` holds is from before that."""
 
@@ -213,7 +228,7 @@ class Marked(NamedTuple):
 Fact = (
     Booted | Issued | Synced | Begun | PurgeIssued | SnapshotTold | LoadTold | Loaded | Told | Delivered | Applied
     | ReadAsked | ReadAnswered | Sent | Refused | Received | Ended | HandedOut | Marked | Forgot | Judged | Cleared | MarkSynced
-    | Filled | StartedReadOnly | FoundOdd
+    | Filled | StartedReadOnly | FoundOdd | Subscribed | Framed
 )  # fmt: skip
 
 

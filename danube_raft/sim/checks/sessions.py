@@ -1,7 +1,8 @@
 """What a client sees never goes back (SEMANTICS, read level "session"; monotonic reads and read-your-writes of Terry et
 al., "Session Guarantees for Weakly Consistent Replicated Data", 1994).
 
-A session or linearizable answer shows a revision that is no lower than any that this client had seen when it asked.
+A session or linearizable answer shows a revision that is no lower than any that its program had been shown when it asked:
+in the answer to anything, a write or a read of whatever level and past, or by a watch of the same session.
 """
 
 from __future__ import annotations
