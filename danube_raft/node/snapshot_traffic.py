@@ -17,20 +17,24 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import Corrupt
+from danube_raft.errors import Corrupt, NewerFormat
 from danube_raft.node.handler import KV, LOG
 from danube_raft.node.retention import Retention
 from danube_raft.node.snapshot_receiver import SnapshotReceiver
 from danube_raft.node.snapshot_replacement import Replacement
 from danube_raft.node.snapshot_sender import SnapshotSender
 from danube_raft.raft.core import Core
-from danube_raft.storage.entry_format import WAY_OUT
+from danube_raft.storage.entry_format import NEWER_WAY_OUT, WAY_OUT
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Entry, pack_configuration
 
 log = logging.getLogger("danube_raft.snapshots")
 
 NONE_FITS = f"the log begins behind entry {{index}} and no snapshot is left from which it goes on; {WAY_OUT}"
+NEWER_IS_LEFT = (
+    "the log begins behind entry {index}: of the snapshots that this version can read none goes on from there, and "
+    f"{{newer}} is of a later one; {NEWER_WAY_OUT}"
+)
 
 
 class SnapshotTraffic:
@@ -47,7 +51,7 @@ class SnapshotTraffic:
         self._receiver = SnapshotReceiver()
         self._replacement: Replacement | None = None
         self._heard_kv = False
-        self._found: tuple[tuple[int, int], ...] | None = None
+        self._found: local.SnapshotsFound | None = None
         self._chosen: tuple[int, int] | None = None
         self._may_purge = False
         self._pinned: int | None = None
@@ -96,7 +100,7 @@ class SnapshotTraffic:
         """What the kv-server says of its snapshots."""
         if isinstance(message, local.SnapshotsFound):
             self._heard_kv = True
-            self._found = message.points
+            self._found = message
         elif isinstance(message, local.SnapshotDone):
             assert core is not None, "it was told which one to load"
             # What was made before an installation is of no use behind it.
@@ -113,17 +117,20 @@ class SnapshotTraffic:
                 self._outbox.append((LOG, local.ReadPoint(message.index)))
 
     def _choose(self, core: Core) -> None:
-        """Answer the kv-server, if it waits. Raises Corrupt when there is nothing to begin with."""
-        points, self._found = self._found, None
-        if points is None:
+        """Answer the kv-server, if it waits. Raises Corrupt when there is nothing to begin with, NewerFormat when there may
+        be something for a later version."""
+        found, self._found = self._found, None
+        if found is None:
             return
-        fit = next((point for point in points if core.has(*point)), None)
+        fit = next((point for point in found.points if core.has(*point)), None)
         if fit is None and core.snapshot_index:
+            if found.newer:
+                raise NewerFormat(NEWER_IS_LEFT.format(index=core.snapshot_index, newer=found.newer))
             raise Corrupt(NONE_FITS.format(index=core.snapshot_index))
         if self._chosen is not None:
             older = "the whole log" if fit is None else f"the older one of index {fit[0]}"
             log.warning(
-                "the snapshot of index %d is damaged: this node begins with %s", self._chosen[0], older
+                "the snapshot of index %d cannot be used: this node begins with %s", self._chosen[0], older
             )
         self._chosen = fit
         self._outbox.append((KV, local.LoadSnapshot(*(fit or (0, 0)))))

@@ -31,7 +31,8 @@ from consensus_snapshots import (
 )
 from lone_consensus import CLUSTER, FOUNDING, Alone
 
-from danube_raft.errors import Corrupt
+from danube_raft.config import Config
+from danube_raft.errors import Corrupt, NewerFormat
 from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import ToPeer, Unsent
 from danube_raft.node.handler import KV, LINKS, LOG
@@ -82,7 +83,7 @@ def test_a_damaged_snapshot_is_passed_over_with_a_warning(caplog: pytest.LogCapt
         node.receive(KV, local.SnapshotsFound(((4, 1),)))
         node.turn()
     assert node.take(KV, local.LoadSnapshot) == [local.LoadSnapshot(4, 1)]
-    assert "snapshot of index 8 is damaged" in caplog.text
+    assert "snapshot of index 8 cannot be used" in caplog.text
     assert "older one of index 4" in caplog.text
     node.receive(KV, done(4, 1))
     node.receive(KV, local.Applied(4))
@@ -101,6 +102,21 @@ def test_without_a_snapshot_a_purged_log_is_nothing_to_begin_with(
     """PITFALLS 28: never with a gap, never with nothing; the message says the way out."""
     with pytest.raises(Corrupt, match="move log/ out of it and start the node again"):
         Alone(recovered=recovered(purged=4), points=points)
+
+
+@pytest.mark.parametrize("points", [(), ((8, 2),)])
+def test_what_a_later_version_has_written_is_no_damage(points: tuple[tuple[int, int], ...]) -> None:
+    """Whoever is told to move the log away loses what that version could go on with."""
+    found = local.SnapshotsFound(points, newer="newer.snap")
+    node = Alone(recovered=recovered(purged=4), points=((8, 1), (4, 1)), load=False)
+    node.receive(KV, found)
+    with pytest.raises(NewerFormat, match=r"newer\.snap is of a later one; start the version that wrote it"):
+        node.turn()
+    node = Alone(recovered=recovered(purged=4), points=((8, 1), (4, 1)), load=False)
+    node.sent.clear()
+    node.receive(KV, found._replace(points=((4, 1),)))
+    node.turn()
+    assert node.take(KV, local.LoadSnapshot) == [local.LoadSnapshot(4, 1)]
 
 
 def test_an_installed_snapshot_alone_is_enough() -> None:
