@@ -7,7 +7,8 @@
   Until its first word one piece is under way, then a window of `snapshot_window_pieces`.
 - What is lost is noticed by silence: after `RESEND_HEARTBEATS` heartbeats without progress everything from the offset
   that is wanted is sent again, one piece first.
-- A transfer is over when the peer's log is known to begin behind the snapshot: then it is a matter of entries again.
+- A transfer is over when the peer's log is known to begin behind the snapshot: then it is a matter of entries again. The
+  log is kept for it all the same until it has what the newest snapshot has.
 
 Decides only; the pieces are read by the log-writer, and time and messages come from the caller.
 """
@@ -62,6 +63,8 @@ class SnapshotSender:
         self._transfers: dict[int, Transfer] = {}
         self._asked: dict[int, tuple[int, int]] = {}
         """By peer: what a snapshot for it has to reach, and until when."""
+        self._pins: dict[int, tuple[int, int]] = {}
+        """By peer that has got one: behind which index it needs the log, and until when that is kept."""
 
     @property
     def offsets(self) -> dict[int, int]:
@@ -76,6 +79,7 @@ class SnapshotSender:
         """The oldest snapshot whose log is still to be kept."""
         limit = self._config.snapshot_pin_ms
         recent = [each.snapshot.index for each in self._transfers.values() if now - each.began_at < limit]
+        recent += [index for index, until in self._pins.values() if now < until]
         return min(recent, default=None)
 
     def asked(self, by: int, index: int, now: int) -> None:
@@ -98,12 +102,20 @@ class SnapshotSender:
         ]
 
     def turn(
-        self, progress: Mapping[int, str], newest: local.SnapshotDone | None, purged_index: int, now: int
+        self,
+        progress: Mapping[int, str],
+        matches: Mapping[int, int],
+        newest: local.SnapshotDone | None,
+        purged_index: int,
+        now: int,
     ) -> list[local.ReadPiece]:
-        """Begin, repeat and end transfers by what each peer is known to need (see `Core.progress`); pieces to be read."""
+        """Begin, repeat and end transfers by what each peer is known to need and to have (see `Core.progress` and
+        `Core.followers`); pieces to be read. `newest`: the one to be sent."""
         needs = self._needs(progress, newest, now)
         for to in [to for to in self._transfers if to not in needs]:
             self._end(to, now)
+        reached = 0 if newest is None else newest.index
+        self._pins = {to: pin for to, pin in self._pins.items() if matches.get(to, reached) < reached}
         for to in needs:
             if newest is not None:
                 self._look_after(to, newest, purged_index, now)
@@ -185,6 +197,7 @@ class SnapshotSender:
             transfer.due_at = now + self._silence_ms
 
     def _begin(self, to: int, snapshot: local.SnapshotDone, now: int) -> None:
+        self._pins.pop(to, None)
         self._transfers[to] = Transfer(snapshot, now)
         self._transfers[to].due_at = now + self._silence_ms
         log.info(
@@ -194,6 +207,7 @@ class SnapshotSender:
     def _end(self, to: int, now: int) -> None:
         transfer = self._transfers.pop(to)
         took_ms = now - transfer.began_at
+        self._pins[to] = (transfer.snapshot.index, transfer.began_at + self._config.snapshot_pin_ms)
         if transfer.installed:
             log.info(
                 "node %d has the snapshot of index %d, after %d ms", to, transfer.snapshot.index, took_ms

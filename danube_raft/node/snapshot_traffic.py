@@ -76,7 +76,7 @@ class SnapshotTraffic:
         if point is not None:
             self._outbox.append((LOG, point))
         newest = None if self._replacement is not None else self._retention.newest
-        pieces = self._sender.turn(core.progress, newest, core.snapshot_index, now)
+        pieces = self._sender.turn(core.progress, core.followers, newest, core.snapshot_index, now)
         self._outbox.extend([(LOG, piece) for piece in pieces])
         pinned = self._sender.pinned(now)
         if self._may_purge or pinned != self._pinned:

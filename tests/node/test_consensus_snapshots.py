@@ -302,15 +302,51 @@ def test_a_snapshot_that_is_gone_is_begun_again_with_the_newest() -> None:
     assert [message.index for _, message in read(node)] == [20]
 
 
-def test_the_log_behind_a_snapshot_that_is_being_sent_is_kept() -> None:
-    """Else its receiver would need the next one as soon as it has this one."""
-    node = leading(snapshots=(5, 10))
+def overtaken(config: Config = TINY) -> Alone:
+    """Two more snapshots were made while one was sent; its receiver has that, and nothing behind it."""
+    node = leading(snapshots=(5, 10), config=config)
     offsets(node)
     node.sent.clear()
     assert take_snapshots(node, 15, 20) == [local.Purge(10, 100, FOUNDING.configuration)]
     reply(node, 250, installed=True, index=10)
     node.hear(3, peer.HeartbeatReply(0, 10, True))
-    assert [purge.index for purge in sent_to(node, LOG, local.Purge)] == [15]
+    return node
+
+
+def test_the_log_behind_a_snapshot_that_was_sent_is_kept_until_its_receiver_has_caught_up() -> None:
+    """Else it would need the next one as soon as it has this one, and so on."""
+    node = overtaken()
+    wait(node, 3 * SILENCE_MS)
+    assert [append.prev_index for to, append in node.take(LINKS, peer.AppendEntries) if to == 3][:1] == [10]
+    assert node.take(LOG, local.ReadPiece) == []
+    assert node.take(LOG, local.Purge) == []
+    for match in (12, 19):
+        node.hear(3, peer.AppendReply(True, match, 0, 0, True))
+        assert node.take(LOG, local.Purge) == [], "the newest snapshot ends behind that"
+    node.hear(3, peer.AppendReply(True, 20, 0, 0, True))
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
+
+
+def test_a_log_is_not_kept_for_ever_for_one_that_never_catches_up() -> None:
+    node = overtaken(replace(TINY, snapshot_pin_ms=2_000))
+    wait(node, 1_900)
+    assert node.take(LOG, local.Purge) == []
+    wait(node, 200)
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
+
+
+def test_nothing_is_kept_for_what_it_has_lost_again() -> None:
+    node = overtaken()
+    node.hear(3, peer.AppendReply(False, 10, 0, 0, True))
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
+    assert [message.index for _, message in read(node)] == [20]
+
+
+def test_nothing_is_kept_for_one_that_does_not_belong_to_this_leader_any_more() -> None:
+    node = overtaken()
+    node.term = 3
+    node.hear(1, peer.Heartbeat(0, 0, 0))
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
 
 
 def test_a_log_is_not_kept_for_ever_for_one_that_never_gets_through() -> None:
