@@ -65,6 +65,11 @@ class Shelf:
         """The one that a restart would begin with."""
         return self._kept[0] if self._kept else None
 
+    @property
+    def next_index(self) -> int:
+        """From which entry on another snapshot is of use."""
+        return self._kept[0].index + (not self._doubted) if self._kept else 1
+
     def open(self) -> None:
         """Look what is there. Raises DiskFailed."""
         for name in self.store.open():
@@ -117,12 +122,23 @@ class Shelf:
             )
         return meta
 
+    def doubt(self, index: int) -> bool:
+        """The newest one, if it is of that index, seems to be damaged; whether it is."""
+        newest = self.newest
+        if newest is None or newest.index != index:
+            return False
+        self._doubted = True
+        return True
+
     def made(self, meta: SnapshotMeta) -> None:
         """This one was just made, and the log goes on behind it."""
-        self._keep((meta, *self._kept[:1]))
+        if self._doubted:
+            self._kept, self._doubted = (meta, *self._kept[1:]), False
+        else:
+            self._keep((meta, *self._kept[:1]))
 
     def _keep(self, kept: tuple[SnapshotMeta, ...]) -> None:
-        self._kept = kept
+        self._kept, self._doubted = kept, False
         try:
             self.store.delete_before(kept[-1])
         except DiskFailed as error:
@@ -132,7 +148,7 @@ class Shelf:
     def tidy(self) -> None:
         """Another one was just made, by a child that was forked from this process and deletes the old ones for it. It
         logs nothing. Raises DiskFailed."""
-        if self._kept:
+        if self._kept and not self._doubted:
             self.store.delete_before(self._kept[0])
 
     def _read(self, meta: SnapshotMeta) -> Machine:

@@ -5,6 +5,7 @@
 - Nothing is staged before the kv-server has spoken: it removes what was left unfinished by the boot before.
 - The log is forgotten only as far as `retention.py` allows, and never beyond what is applied; where the disk was found
   full it stays as it is, and nothing is staged or installed.
+- A snapshot that rots while the node runs is replaced, and not sent again and again (`snapshot_doubts.py`).
 - A node whose state is wrong hands out no snapshot and forgets nothing of its log (`snapshot_replacement.py`); one that
   leads such a node has a snapshot made that it can use.
 - A point of the log that an installation is about to replace is not told: the snapshot for which it was asked is given up.
@@ -20,6 +21,7 @@ from danube_raft.config import Config
 from danube_raft.errors import Corrupt, NewerFormat
 from danube_raft.node.handler import KV, LOG
 from danube_raft.node.retention import Retention
+from danube_raft.node.snapshot_doubts import Doubts
 from danube_raft.node.snapshot_receiver import SnapshotReceiver
 from danube_raft.node.snapshot_replacement import Replacement
 from danube_raft.node.snapshot_sender import SnapshotSender
@@ -47,7 +49,8 @@ class SnapshotTraffic:
         self._outbox = outbox
         self._tell = tell
         self._retention = Retention(config)
-        self._sender = SnapshotSender(config)
+        self._doubts = Doubts(config)
+        self._sender = SnapshotSender(config, self._doubts)
         self._receiver = SnapshotReceiver()
         self._replacement: Replacement | None = None
         self._heard_kv = False
@@ -76,8 +79,12 @@ class SnapshotTraffic:
         if point is not None:
             self._outbox.append((LOG, point))
         newest = None if self._replacement is not None else self._retention.newest
-        pieces = self._sender.turn(core.progress, core.followers, newest, core.snapshot_index, now)
+        best = self._doubts.best(newest, self._retention.older)
+        pieces = self._sender.turn(core.progress, core.followers, best, core.snapshot_index, now)
         self._outbox.extend([(LOG, piece) for piece in pieces])
+        wish = self._doubts.wish(newest, now)
+        if wish is not None:
+            self._outbox.append((KV, wish))
         pinned = self._sender.pinned(now)
         if self._may_purge or pinned != self._pinned:
             self._pinned = pinned
@@ -104,8 +111,8 @@ class SnapshotTraffic:
         elif isinstance(message, local.SnapshotDone):
             assert core is not None, "it was told which one to load"
             # What was made before an installation is of no use behind it.
-            if message.index >= core.snapshot_index and self._retention.done(message):
-                self._may_purge = True
+            if message.index >= core.snapshot_index:
+                self._done(message)
         elif isinstance(message, local.Odd):
             if self._replacement is None:
                 self._replacement = Replacement(message.index, self._outbox, self._tell)
@@ -115,6 +122,14 @@ class SnapshotTraffic:
             assert core is not None, "it has applied what it asks about"
             if not core.installing and message.index >= core.snapshot_index:
                 self._outbox.append((LOG, local.ReadPoint(message.index)))
+
+    def _done(self, snapshot: local.SnapshotDone) -> None:
+        newest = self._retention.newest
+        if newest is not None and self._doubts.holds(newest):
+            self._retention.replaced(snapshot)
+        elif self._retention.done(snapshot):
+            self._may_purge = True
+        self._doubts.made(snapshot)
 
     def _choose(self, core: Core) -> None:
         """Answer the kv-server, if it waits. Raises Corrupt when there is nothing to begin with, NewerFormat when there may
@@ -188,7 +203,7 @@ class SnapshotTraffic:
         if header.term != core.term or not self._heard_kv:
             return False
         if isinstance(message, peer.InstallSnapshotReply):
-            self._sender.replied(header.sender, message, now)
+            self._sender.replied(header, message, now)
             return True
         if isinstance(message, peer.AskSnapshot):
             self._asked(core, header.sender, message.index, now)

@@ -67,9 +67,11 @@ class InstallSnapshot(NamedTuple):
 
 
 class WantSnapshot(NamedTuple):
-    """A follower whose state is wrong needs a snapshot that reaches `index`, and there is none yet."""
+    """A follower whose state is wrong needs a snapshot that reaches `index`, and there is none yet. `instead`: the newest
+    one, which is of `index`, seems to be damaged, and another one is needed in its place, be it of the same entry."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
+    instead: bool = False
 
 
 class ReplaceState(NamedTuple):

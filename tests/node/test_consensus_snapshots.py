@@ -197,8 +197,8 @@ def offsets(node: Alone) -> list[int]:
     return [message.offset for _, message in read(node, b"x" * 250)]
 
 
-def reply(node: Alone, offset: int, *, installed: bool = False, index: int = 15) -> None:
-    node.hear(3, peer.InstallSnapshotReply(index, 2, offset, installed))
+def reply(node: Alone, offset: int, *, installed: bool = False, index: int = 15, boot_epoch: int = 1) -> None:
+    node.hear(3, peer.InstallSnapshotReply(index, 2, offset, installed), boot_epoch=boot_epoch)
 
 
 def test_a_peer_that_needs_what_was_purged_gets_the_newest_snapshot() -> None:
@@ -253,16 +253,20 @@ def test_a_piece_that_did_not_leave_is_not_repeated_before_the_silence_is_over()
     assert offsets(node) == [0]
 
 
-def test_a_receiver_that_begins_anew_gets_all_of_it_again() -> None:
-    """It has restarted, or what had arrived proved damaged."""
+@pytest.mark.parametrize("offset", [100, 250])
+def test_a_receiver_that_begins_anew_gets_all_of_it_again(
+    offset: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has restarted, be it with the last pieces under way, or with all of them proven."""
     node = leading()
     offsets(node)
-    reply(node, 100)
+    reply(node, offset)
     offsets(node)
-    reply(node, 0)
+    reply(node, 0, boot_epoch=2)
     assert offsets(node) == []
     wait(node, SILENCE_MS + 1)
-    assert offsets(node) == [0]
+    assert [(message.index, message.offset) for _, message in read(node)] == [(15, 0)]
+    assert caplog.text == ""
 
 
 def test_a_whole_snapshot_that_is_not_said_to_be_installed_is_asked_about() -> None:

@@ -75,7 +75,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.Space(True, 9), "942805c309"),
     (local.FreeSpace(9), "93290509"),
     (local.Odd(9, True), "942a0509c3"),
-    (local.WantSnapshot(9), "932b0509"),
+    (local.WantSnapshot(9, instead=True), "942b0509c3"),
     (local.ReplaceState(9, 3, b"s"), "952c050903c40173"),
 ]  # fmt: skip
 
