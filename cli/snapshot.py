@@ -5,6 +5,7 @@ What is wrong with a file is one line; the exit code is 11 for a damaged one, 14
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,13 +52,13 @@ def save(
     output: OutputOption = None,
     timeout: TimeoutOption = None,
 ) -> None:
-    """Save a snapshot of the running cluster to a file, from the first node that has or makes one.
+    """Save a snapshot of the running cluster to a file, from the first node that has or makes a good one.
 
     It has everything that was acknowledged before this command began. It is proven before it gets its name, and its
     SHA-256 is printed: that of the file without its last 32 bytes, which hold the same.
     """
     from danube_raft.client.call import Endpoints
-    from danube_raft.errors import NoConnection, NoLeader, NoSpace, Timeout
+    from danube_raft.errors import Corrupt, DiskFailed, DiskFull, NoConnection, NoLeader, NoSpace, Timeout
 
     from .saving import save as fetched
 
@@ -71,6 +72,12 @@ def save(
         except (NoConnection, NoLeader, NoSpace, Timeout):
             if place == len(names) - 1:
                 raise
+        except (Corrupt, DiskFailed) as error:
+            # This disk here is as full for the next one.
+            if place == len(names) - 1 or isinstance(error, DiskFull):
+                raise
+            said = f"the snapshot of {name} is of no use: {error.message}; asking {names[place + 1]}"
+            print("warning: " + printable(said), file=sys.stderr, flush=True)
         else:
             fields = meta._asdict() | {"file": str(file), "endpoint": name, "sha256": meta.sha256.hex()}
             order = ("file", "endpoint", "index", "term", "cluster_id", "size", "sha256")

@@ -277,7 +277,7 @@ class KvServer:
         elif isinstance(message, local.PointRead):
             self._taking.point_read(message)
         elif isinstance(message, local.WantSnapshot):
-            self._taking.reach(message.index, self._machine, now)
+            self._taking.wanted(message, self._machine, now)
         elif isinstance(message, local.ReplaceState):
             self._oddness.replace(message)
 

@@ -49,6 +49,11 @@ class Retention:
         self.older, self.newest = self.newest, snapshot
         return True
 
+    def replaced(self, snapshot: SnapshotDone) -> None:
+        """The newest one seems to be damaged, and this one takes its place. So the log goes back to the older one still."""
+        if self.newest is not None and snapshot.index >= self.newest.index:
+            self.newest = snapshot
+
     def installed(self, index: int) -> None:
         """The log begins behind `index`; what it held before was another one. The kv-server will tell of the snapshot."""
         self.newest = self.older = None

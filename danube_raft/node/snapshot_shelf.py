@@ -9,6 +9,9 @@ Rules:
 - Two are kept: the newest behind which the log goes on, and the one before it in case that cannot be read. Only what is
   older than both is deleted. What is newer may be the leader's, on its way into the log.
 - Behind an installed snapshot the log begins anew: it alone is kept.
+- Where the newest is in doubt (`snapshot_doubts.py`) the one made next takes its place beside the older one, and nothing is
+  deleted.
+- One that only a later version can read is passed over too, and is no damage: whoever finds no other one says so.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
+from danube_raft.errors import Corrupt, DiskFailed, Fatal, NewerFormat
 from danube_raft.kv.machine import Machine
 from danube_raft.kv.restorer import restore
 from danube_raft.storage.snapshot_file import SnapshotMeta
@@ -52,24 +55,33 @@ class Shelf:
         self._candidates: list[SnapshotMeta] = []
         self._kept: tuple[SnapshotMeta, ...] = ()
         """The newest first."""
+        self._doubted = False
+        """The newest is in doubt."""
+        self._newer = ""
+        """Name of the newest one that only a later version can read."""
 
     @property
     def newest(self) -> SnapshotMeta | None:
         """The one that a restart would begin with."""
         return self._kept[0] if self._kept else None
 
+    @property
+    def next_index(self) -> int:
+        """From which entry on another snapshot is of use."""
+        return self._kept[0].index + (not self._doubted) if self._kept else 1
+
     def open(self) -> None:
         """Look what is there. Raises DiskFailed."""
         for name in self.store.open():
             log.info("snapshot %s was never finished: removed", name)
         found = self.store.newest()
-        for name, reason in found.skipped:
-            self._damaged(name, reason)
+        for name, error in found.skipped:
+            self._passed_over(name, error)
         self._candidates = list(found.candidates)
 
     def found(self) -> SnapshotsFound:
         """What consensus may choose from."""
-        return SnapshotsFound(tuple((meta.index, meta.term) for meta in self._candidates))
+        return SnapshotsFound(tuple((meta.index, meta.term) for meta in self._candidates), self._newer)
 
     def load(self, index: int, term: int) -> Machine | None:
         """The state in the snapshot that consensus has chosen, or an empty one for index 0; None if the snapshot is
@@ -83,7 +95,7 @@ class Shelf:
             machine = self._read(meta)
         except (Corrupt, NewerFormat, DiskFailed) as error:
             del self._candidates[place]
-            self._damaged(meta.name, error.message)
+            self._passed_over(meta.name, error)
             return None
         self._refused(self._candidates[:place])
         self._kept = (meta,)
@@ -110,12 +122,23 @@ class Shelf:
             )
         return meta
 
+    def doubt(self, index: int) -> bool:
+        """The newest one, if it is of that index, seems to be damaged; whether it is."""
+        newest = self.newest
+        if newest is None or newest.index != index:
+            return False
+        self._doubted = True
+        return True
+
     def made(self, meta: SnapshotMeta) -> None:
         """This one was just made, and the log goes on behind it."""
-        self._keep((meta, *self._kept[:1]))
+        if self._doubted:
+            self._kept, self._doubted = (meta, *self._kept[1:]), False
+        else:
+            self._keep((meta, *self._kept[:1]))
 
     def _keep(self, kept: tuple[SnapshotMeta, ...]) -> None:
-        self._kept = kept
+        self._kept, self._doubted = kept, False
         try:
             self.store.delete_before(kept[-1])
         except DiskFailed as error:
@@ -125,7 +148,7 @@ class Shelf:
     def tidy(self) -> None:
         """Another one was just made, by a child that was forked from this process and deletes the old ones for it. It
         logs nothing. Raises DiskFailed."""
-        if self._kept:
+        if self._kept and not self._doubted:
             self.store.delete_before(self._kept[0])
 
     def _read(self, meta: SnapshotMeta) -> Machine:
@@ -155,6 +178,9 @@ class Shelf:
         for meta in refused:
             log.warning("snapshot %s does not belong to this log: it is not used", meta.name)
 
-    def _damaged(self, name: str, reason: str) -> None:
-        self._counters["snapshots_damaged"] += 1
-        log.warning("snapshot %s cannot be used: %s", name, reason)
+    def _passed_over(self, name: str, error: Fatal) -> None:
+        if isinstance(error, NewerFormat):
+            self._newer = max(self._newer, name)
+        else:
+            self._counters["snapshots_damaged"] += 1
+        log.warning("snapshot %s cannot be used: %s", name, error.message)

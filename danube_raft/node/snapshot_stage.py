@@ -5,9 +5,9 @@
 - One snapshot is put together at a time. What had arrived of another one is thrown away: the leader has a newer one.
 - What proves bad is thrown away too, and is wanted again from its beginning. A disk that fails ends the process, as for
   any write.
-- An own snapshot that cannot be read is said to be gone: its sender begins with another one.
+- An own snapshot that cannot be read, or has been cut short, is said to be gone: its sender begins with another one.
 - One that is being sent is held open, so that it can be deleted meanwhile and sent all the same; until nobody has wanted a
-  piece for `IDLE_MS`.
+  piece for `IDLE_MS`. Whoever begins with it gets what has the name now: it may have been made anew.
 
 Whether a snapshot is of use, and what follows from it, is consensus' business.
 """
@@ -49,15 +49,29 @@ class SnapshotStage:
         """The piece asked for."""
         meta = SnapshotMeta(job.index, job.term, self._cluster_id)
         try:
-            held = self._sending.pop(meta, None)
-            pieces = self._store.pieces(meta) if held is None else held[0]
-            self._sending[meta] = (pieces, now)
-            data = pieces.read(job.offset, job.max_bytes)
+            data = self._read(meta, job, now)
         except DiskFailed as error:
             log.warning("snapshot %s cannot be sent: %s", meta.name, error.message)
             self._let_go(meta)
             data = b""
         return local.Piece(job.index, job.term, job.offset, data)
+
+    def _read(self, meta: SnapshotMeta, job: local.ReadPiece, now: int) -> bytes:
+        held, _ = self._sending.get(meta, (None, 0))
+        if held is None or job.offset == 0:
+            try:
+                pieces = self._store.pieces(meta)
+            except DiskFailed:
+                if held is None:
+                    raise
+            else:
+                self._let_go(meta)
+                held = pieces
+        self._sending[meta] = (held, now)
+        data = held.read(job.offset, job.max_bytes)
+        if not data:
+            raise DiskFailed(f"it ends before byte {job.offset}")
+        return data
 
     def tick(self, now: int) -> None:
         """Let go of what is not being sent any more."""

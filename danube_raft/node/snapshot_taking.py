@@ -25,7 +25,7 @@ from danube_raft.node.snapshot_rest import Rest, guessed_ms
 from danube_raft.node.snapshot_shelf import Shelf
 from danube_raft.storage.snapshot_file import SnapshotMeta
 from danube_raft.wire.entry import unpack_configuration
-from danube_raft.wire.local import Applied, AskPoint, PointRead, SnapshotDone
+from danube_raft.wire.local import Applied, AskPoint, PointRead, SnapshotDone, WantSnapshot
 
 log = logging.getLogger("danube_raft.kv_server")
 
@@ -90,12 +90,16 @@ class Taking:
         """Make one as soon as no other one is being made, and the pause after a failure is over."""
         self._due_at = max(now, self._paused_until)
 
-    def reach(self, index: int, machine: Machine, now: int) -> None:
-        """Another node needs one that reaches `index`, if there is none yet. One that is being made may have begun too
-        early; whoever asks again finds out."""
-        newest = self._shelf.newest
-        there = newest is not None and newest.index >= index
-        if not there and not self._stopped and machine.applied_index >= index and not self.busy:
+    def wanted(self, want: WantSnapshot, machine: Machine, now: int) -> None:
+        """Another node needs one, if there is none yet that is of use. One that is being made may have begun too early;
+        whoever asks again finds out."""
+        if want.instead:
+            makes = self._shelf.doubt(want.index)
+        else:
+            newest = self._shelf.newest
+            there = newest is not None and newest.index >= want.index
+            makes = not there and machine.applied_index >= want.index
+        if makes and not self._stopped and not self.busy:
             self.request(now)
 
     def stop(self, now: int) -> None:
@@ -131,8 +135,7 @@ class Taking:
         if now < self._due_at:
             return []
         self._due_at = NEVER
-        newest = self._shelf.newest
-        if self._shelf.read_only or machine.applied_index <= (0 if newest is None else newest.index):
+        if self._shelf.read_only or machine.applied_index < self._shelf.next_index:
             return []
         self._run = _Run(self._begin(self._shelf, machine), machine, now)
         self._poll_at = now + self._run.job.pause_ms

@@ -5,6 +5,7 @@
 - Nothing is staged before the kv-server has spoken: it removes what was left unfinished by the boot before.
 - The log is forgotten only as far as `retention.py` allows, and never beyond what is applied; where the disk was found
   full it stays as it is, and nothing is staged or installed.
+- A snapshot that rots while the node runs is replaced, and not sent again and again (`snapshot_doubts.py`).
 - A node whose state is wrong hands out no snapshot and forgets nothing of its log (`snapshot_replacement.py`); one that
   leads such a node has a snapshot made that it can use.
 - A point of the log that an installation is about to replace is not told: the snapshot for which it was asked is given up.
@@ -17,20 +18,25 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import Corrupt
+from danube_raft.errors import Corrupt, NewerFormat
 from danube_raft.node.handler import KV, LOG
 from danube_raft.node.retention import Retention
+from danube_raft.node.snapshot_doubts import Doubts
 from danube_raft.node.snapshot_receiver import SnapshotReceiver
 from danube_raft.node.snapshot_replacement import Replacement
 from danube_raft.node.snapshot_sender import SnapshotSender
 from danube_raft.raft.core import Core
-from danube_raft.storage.entry_format import WAY_OUT
+from danube_raft.storage.entry_format import NEWER_WAY_OUT, WAY_OUT
 from danube_raft.wire import local, peer
 from danube_raft.wire.entry import Entry, pack_configuration
 
 log = logging.getLogger("danube_raft.snapshots")
 
 NONE_FITS = f"the log begins behind entry {{index}} and no snapshot is left from which it goes on; {WAY_OUT}"
+NEWER_IS_LEFT = (
+    "the log begins behind entry {index}: of the snapshots that this version can read none goes on from there, and "
+    f"{{newer}} is of a later one; {NEWER_WAY_OUT}"
+)
 
 
 class SnapshotTraffic:
@@ -43,11 +49,12 @@ class SnapshotTraffic:
         self._outbox = outbox
         self._tell = tell
         self._retention = Retention(config)
-        self._sender = SnapshotSender(config)
+        self._doubts = Doubts(config)
+        self._sender = SnapshotSender(config, self._doubts)
         self._receiver = SnapshotReceiver()
         self._replacement: Replacement | None = None
         self._heard_kv = False
-        self._found: tuple[tuple[int, int], ...] | None = None
+        self._found: local.SnapshotsFound | None = None
         self._chosen: tuple[int, int] | None = None
         self._may_purge = False
         self._pinned: int | None = None
@@ -72,8 +79,12 @@ class SnapshotTraffic:
         if point is not None:
             self._outbox.append((LOG, point))
         newest = None if self._replacement is not None else self._retention.newest
-        pieces = self._sender.turn(core.progress, newest, core.snapshot_index, now)
+        best = self._doubts.best(newest, self._retention.older)
+        pieces = self._sender.turn(core.progress, core.followers, best, core.snapshot_index, now)
         self._outbox.extend([(LOG, piece) for piece in pieces])
+        wish = self._doubts.wish(newest, now)
+        if wish is not None:
+            self._outbox.append((KV, wish))
         pinned = self._sender.pinned(now)
         if self._may_purge or pinned != self._pinned:
             self._pinned = pinned
@@ -96,12 +107,12 @@ class SnapshotTraffic:
         """What the kv-server says of its snapshots."""
         if isinstance(message, local.SnapshotsFound):
             self._heard_kv = True
-            self._found = message.points
+            self._found = message
         elif isinstance(message, local.SnapshotDone):
             assert core is not None, "it was told which one to load"
             # What was made before an installation is of no use behind it.
-            if message.index >= core.snapshot_index and self._retention.done(message):
-                self._may_purge = True
+            if message.index >= core.snapshot_index:
+                self._done(message)
         elif isinstance(message, local.Odd):
             if self._replacement is None:
                 self._replacement = Replacement(message.index, self._outbox, self._tell)
@@ -112,18 +123,29 @@ class SnapshotTraffic:
             if not core.installing and message.index >= core.snapshot_index:
                 self._outbox.append((LOG, local.ReadPoint(message.index)))
 
+    def _done(self, snapshot: local.SnapshotDone) -> None:
+        newest = self._retention.newest
+        if newest is not None and self._doubts.holds(newest):
+            self._retention.replaced(snapshot)
+        elif self._retention.done(snapshot):
+            self._may_purge = True
+        self._doubts.made(snapshot)
+
     def _choose(self, core: Core) -> None:
-        """Answer the kv-server, if it waits. Raises Corrupt when there is nothing to begin with."""
-        points, self._found = self._found, None
-        if points is None:
+        """Answer the kv-server, if it waits. Raises Corrupt when there is nothing to begin with, NewerFormat when there may
+        be something for a later version."""
+        found, self._found = self._found, None
+        if found is None:
             return
-        fit = next((point for point in points if core.has(*point)), None)
+        fit = next((point for point in found.points if core.has(*point)), None)
         if fit is None and core.snapshot_index:
+            if found.newer:
+                raise NewerFormat(NEWER_IS_LEFT.format(index=core.snapshot_index, newer=found.newer))
             raise Corrupt(NONE_FITS.format(index=core.snapshot_index))
         if self._chosen is not None:
             older = "the whole log" if fit is None else f"the older one of index {fit[0]}"
             log.warning(
-                "the snapshot of index %d is damaged: this node begins with %s", self._chosen[0], older
+                "the snapshot of index %d cannot be used: this node begins with %s", self._chosen[0], older
             )
         self._chosen = fit
         self._outbox.append((KV, local.LoadSnapshot(*(fit or (0, 0)))))
@@ -181,7 +203,7 @@ class SnapshotTraffic:
         if header.term != core.term or not self._heard_kv:
             return False
         if isinstance(message, peer.InstallSnapshotReply):
-            self._sender.replied(header.sender, message, now)
+            self._sender.replied(header, message, now)
             return True
         if isinstance(message, peer.AskSnapshot):
             self._asked(core, header.sender, message.index, now)

@@ -12,14 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
+from danube_raft.errors import Fatal
 from danube_raft.storage.snapshot_file import Pieces, SnapshotMeta
 
 
 class Found(NamedTuple):
-    """`candidates`: what looks good from outside, the newest first. `skipped`: (name, reason) of all others."""
+    """`candidates`: what looks good from outside, the newest first. `skipped`: (name, what is wrong) of all others."""
 
     candidates: list[SnapshotMeta]
-    skipped: list[tuple[str, str]]
+    skipped: list[tuple[str, Fatal]]
 
 
 class Odd(NamedTuple):

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
+from danube_raft.errors import Corrupt, DiskFailed, Fatal, NewerFormat
 from danube_raft.storage import snapshot_file
 from danube_raft.storage.directory import sync_directory
 from danube_raft.storage.snapshot_file import (
@@ -87,19 +87,19 @@ class Snapshots:
         """What can be tried, the newest first. Only both ends of each were read, so the reading may still fail: then
         comes the next. Raises DiskFailed when the directory cannot be read."""
         candidates: list[SnapshotMeta] = []
-        skipped: list[tuple[str, str]] = []
+        skipped: list[tuple[str, Fatal]] = []
         with guarded(self.directory, "read"):
             names = sorted(self._names(), reverse=True)
         for name in names:
             if name.endswith(UNFINISHED_SUFFIX) or name == ODD_NAME:
                 continue
             if not NAME.fullmatch(name):
-                skipped.append((name, "its name is not a snapshot's"))
+                skipped.append((name, Corrupt("its name is not a snapshot's")))
                 continue
             try:
                 candidates.append(glance(self._file(name), self._cluster_id))
             except (Corrupt, NewerFormat, DiskFailed) as error:
-                skipped.append((name, error.message))
+                skipped.append((name, error))
         return Found(candidates, skipped)
 
     def find(self, index: int, term: int) -> SnapshotMeta | None:

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 class SnapshotsFound(NamedTuple):
     """What a kv-server says first: (index, term) of the snapshots that it may load, the newest first. Said again, with
-    those that are left, when the one that was chosen turned out to be damaged."""
+    those that are left, when the one that was chosen turned out to be damaged. `newer`: the name of the newest one that only a
+    later version can read; empty: there is none."""
 
     points: tuple[tuple[int, int], ...]
+    newer: str = ""
 
 
 class AskPoint(NamedTuple):
@@ -65,9 +67,11 @@ class InstallSnapshot(NamedTuple):
 
 
 class WantSnapshot(NamedTuple):
-    """A follower whose state is wrong needs a snapshot that reaches `index`, and there is none yet."""
+    """A follower whose state is wrong needs a snapshot that reaches `index`, and there is none yet. `instead`: the newest
+    one, which is of `index`, seems to be damaged, and another one is needed in its place, be it of the same entry."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
+    instead: bool = False
 
 
 class ReplaceState(NamedTuple):

@@ -12,7 +12,7 @@ from fake_node import FakeNode
 from saved_snapshots import saved
 
 from danube_raft.client.operation import SavedMeta
-from danube_raft.errors import Corrupt, DiskFailed, NoLeader, NoSpace, Rejected, Timeout
+from danube_raft.errors import Corrupt, DiskFailed, DiskFull, NoLeader, NoSpace, Rejected, Timeout
 from danube_raft.storage.snapshot_file import glance
 
 Run = Callable[..., Any]
@@ -158,3 +158,41 @@ def test_a_node_that_can_make_none_is_passed_over(
     left[:] = [error, error]
     assert run(*command, "127.0.0.1:1,127.0.0.1:2").code != 0
     assert left == []
+
+
+@pytest.mark.parametrize("error", [Corrupt("a checksum is wrong"), DiskFailed("cannot read it")])
+def test_a_node_whose_snapshot_is_bad_is_named_and_passed_over(
+    run: Run, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Corrupt | DiskFailed
+) -> None:
+    """The others have one of their own. Its operator has to hear of it all the same."""
+    left: list[Exception] = [error]
+
+    def save(opened: Any, file: Path, wait_ms: int) -> Any:
+        if left:
+            raise left.pop()
+        file.write_bytes(store.data)
+        return glance(file)
+
+    monkeypatch.setattr(saving, "save", save)
+    command = ("snapshot", "save", str(tmp_path / "out"), "-o", "json", "--endpoints")
+    done = run(*command, "127.0.0.1:1,127.0.0.1:2")
+    assert (done.code, done.json["endpoint"]) == (0, "127.0.0.1:2")
+    said = f"warning: the snapshot of 127.0.0.1:1 is of no use: {error.message}; asking 127.0.0.1:2\n"
+    assert done.err == said
+    left[:] = [error, error]
+    assert run(*command, "127.0.0.1:1,127.0.0.1:2").code == error.exit_code
+    assert left == []
+
+
+def test_a_file_for_which_there_is_no_room_here_is_asked_of_nobody_else(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[Exception] = [NoLeader("never asked"), DiskFull("no room for it")]
+
+    def save(opened: Any, file: Path, wait_ms: int) -> Any:
+        raise left.pop()
+
+    monkeypatch.setattr(saving, "save", save)
+    endpoints = ("--endpoints", "127.0.0.1:1,127.0.0.1:2")
+    assert run("snapshot", "save", str(tmp_path / "out"), *endpoints).code == DiskFull.exit_code
+    assert len(left) == 1

@@ -13,7 +13,7 @@ from data_dirs import CLUSTER, ENTRIES, NODE, history, made
 
 from danube_raft.storage.data_dir import DataDir
 from danube_raft.storage.log_store import RocksLogStore
-from danube_raft.storage.snapshot_file import SnapshotMeta, SnapshotWriter, read
+from danube_raft.storage.snapshot_file import MAGIC, SnapshotMeta, SnapshotWriter, read
 from danube_raft.storage.snapshot_store import Odd
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
@@ -111,6 +111,23 @@ def test_no_whole_snapshot_and_a_purged_log_is_no_beginning(run: Run, data: Path
     assert state == "Corrupt"
     assert "begins behind entry 20" in said
     assert "move log/ out of it and start the node again" in said
+
+
+def test_what_only_a_later_version_can_begin_with_is_no_damage(run: Run, data: Path) -> None:
+    """Whoever is told so starts that version, and moves nothing away."""
+    newest = snapshot(data, 30)
+    content = bytearray(newest.read_bytes())
+    content[len(MAGIC)] += 1
+    newest.write_bytes(content)
+    parts = shown(run, data, 14)
+    assert parts[f"snapshots/{newest.name}"][0] == "NewerFormat"
+    assert parts["start"] == ("ok", "with the snapshot of entry 20, and 20 entries behind it")
+    snapshot(data, 20).unlink()
+    state, said = shown(run, data, 14)["start"]
+    assert state == "NewerFormat"
+    assert f"{newest.name} is of a later one; start the version that wrote it, or a later one" in said
+    done = run("node", "verify", "--data-dir", str(data))
+    assert done.out.endswith("\nof a newer version: see above\n")
 
 
 @pytest.mark.parametrize("killed", [True, False])

@@ -31,7 +31,8 @@ from consensus_snapshots import (
 )
 from lone_consensus import CLUSTER, FOUNDING, Alone
 
-from danube_raft.errors import Corrupt
+from danube_raft.config import Config
+from danube_raft.errors import Corrupt, NewerFormat
 from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import ToPeer, Unsent
 from danube_raft.node.handler import KV, LINKS, LOG
@@ -82,7 +83,7 @@ def test_a_damaged_snapshot_is_passed_over_with_a_warning(caplog: pytest.LogCapt
         node.receive(KV, local.SnapshotsFound(((4, 1),)))
         node.turn()
     assert node.take(KV, local.LoadSnapshot) == [local.LoadSnapshot(4, 1)]
-    assert "snapshot of index 8 is damaged" in caplog.text
+    assert "snapshot of index 8 cannot be used" in caplog.text
     assert "older one of index 4" in caplog.text
     node.receive(KV, done(4, 1))
     node.receive(KV, local.Applied(4))
@@ -101,6 +102,21 @@ def test_without_a_snapshot_a_purged_log_is_nothing_to_begin_with(
     """PITFALLS 28: never with a gap, never with nothing; the message says the way out."""
     with pytest.raises(Corrupt, match="move log/ out of it and start the node again"):
         Alone(recovered=recovered(purged=4), points=points)
+
+
+@pytest.mark.parametrize("points", [(), ((8, 2),)])
+def test_what_a_later_version_has_written_is_no_damage(points: tuple[tuple[int, int], ...]) -> None:
+    """Whoever is told to move the log away loses what that version could go on with."""
+    found = local.SnapshotsFound(points, newer="newer.snap")
+    node = Alone(recovered=recovered(purged=4), points=((8, 1), (4, 1)), load=False)
+    node.receive(KV, found)
+    with pytest.raises(NewerFormat, match=r"newer\.snap is of a later one; start the version that wrote it"):
+        node.turn()
+    node = Alone(recovered=recovered(purged=4), points=((8, 1), (4, 1)), load=False)
+    node.sent.clear()
+    node.receive(KV, found._replace(points=((4, 1),)))
+    node.turn()
+    assert node.take(KV, local.LoadSnapshot) == [local.LoadSnapshot(4, 1)]
 
 
 def test_an_installed_snapshot_alone_is_enough() -> None:
@@ -181,8 +197,8 @@ def offsets(node: Alone) -> list[int]:
     return [message.offset for _, message in read(node, b"x" * 250)]
 
 
-def reply(node: Alone, offset: int, *, installed: bool = False, index: int = 15) -> None:
-    node.hear(3, peer.InstallSnapshotReply(index, 2, offset, installed))
+def reply(node: Alone, offset: int, *, installed: bool = False, index: int = 15, boot_epoch: int = 1) -> None:
+    node.hear(3, peer.InstallSnapshotReply(index, 2, offset, installed), boot_epoch=boot_epoch)
 
 
 def test_a_peer_that_needs_what_was_purged_gets_the_newest_snapshot() -> None:
@@ -237,16 +253,20 @@ def test_a_piece_that_did_not_leave_is_not_repeated_before_the_silence_is_over()
     assert offsets(node) == [0]
 
 
-def test_a_receiver_that_begins_anew_gets_all_of_it_again() -> None:
-    """It has restarted, or what had arrived proved damaged."""
+@pytest.mark.parametrize("offset", [100, 250])
+def test_a_receiver_that_begins_anew_gets_all_of_it_again(
+    offset: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has restarted, be it with the last pieces under way, or with all of them proven."""
     node = leading()
     offsets(node)
-    reply(node, 100)
+    reply(node, offset)
     offsets(node)
-    reply(node, 0)
+    reply(node, 0, boot_epoch=2)
     assert offsets(node) == []
     wait(node, SILENCE_MS + 1)
-    assert offsets(node) == [0]
+    assert [(message.index, message.offset) for _, message in read(node)] == [(15, 0)]
+    assert caplog.text == ""
 
 
 def test_a_whole_snapshot_that_is_not_said_to_be_installed_is_asked_about() -> None:
@@ -286,15 +306,51 @@ def test_a_snapshot_that_is_gone_is_begun_again_with_the_newest() -> None:
     assert [message.index for _, message in read(node)] == [20]
 
 
-def test_the_log_behind_a_snapshot_that_is_being_sent_is_kept() -> None:
-    """Else its receiver would need the next one as soon as it has this one."""
-    node = leading(snapshots=(5, 10))
+def overtaken(config: Config = TINY) -> Alone:
+    """Two more snapshots were made while one was sent; its receiver has that, and nothing behind it."""
+    node = leading(snapshots=(5, 10), config=config)
     offsets(node)
     node.sent.clear()
     assert take_snapshots(node, 15, 20) == [local.Purge(10, 100, FOUNDING.configuration)]
     reply(node, 250, installed=True, index=10)
     node.hear(3, peer.HeartbeatReply(0, 10, True))
-    assert [purge.index for purge in sent_to(node, LOG, local.Purge)] == [15]
+    return node
+
+
+def test_the_log_behind_a_snapshot_that_was_sent_is_kept_until_its_receiver_has_caught_up() -> None:
+    """Else it would need the next one as soon as it has this one, and so on."""
+    node = overtaken()
+    wait(node, 3 * SILENCE_MS)
+    assert [append.prev_index for to, append in node.take(LINKS, peer.AppendEntries) if to == 3][:1] == [10]
+    assert node.take(LOG, local.ReadPiece) == []
+    assert node.take(LOG, local.Purge) == []
+    for match in (12, 19):
+        node.hear(3, peer.AppendReply(True, match, 0, 0, True))
+        assert node.take(LOG, local.Purge) == [], "the newest snapshot ends behind that"
+    node.hear(3, peer.AppendReply(True, 20, 0, 0, True))
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
+
+
+def test_a_log_is_not_kept_for_ever_for_one_that_never_catches_up() -> None:
+    node = overtaken(replace(TINY, snapshot_pin_ms=2_000))
+    wait(node, 1_900)
+    assert node.take(LOG, local.Purge) == []
+    wait(node, 200)
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
+
+
+def test_nothing_is_kept_for_what_it_has_lost_again() -> None:
+    node = overtaken()
+    node.hear(3, peer.AppendReply(False, 10, 0, 0, True))
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
+    assert [message.index for _, message in read(node)] == [20]
+
+
+def test_nothing_is_kept_for_one_that_does_not_belong_to_this_leader_any_more() -> None:
+    node = overtaken()
+    node.term = 3
+    node.hear(1, peer.Heartbeat(0, 0, 0))
+    assert [purge.index for purge in node.take(LOG, local.Purge)] == [15]
 
 
 def test_a_log_is_not_kept_for_ever_for_one_that_never_gets_through() -> None:

@@ -15,6 +15,7 @@ from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.kv.machine import Machine
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.snapshot_jobs import Failed
+from danube_raft.storage.snapshot_file import MAGIC
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
 
@@ -111,6 +112,26 @@ def test_a_file_that_is_damaged_at_its_end_is_not_offered(
     node = SteppedKv(tmp_path, boot_epoch=2)
     assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((10, 1),))]
     assert newest.name in caplog.text
+
+
+def test_one_that_a_later_version_has_written_is_named_as_such(tmp_path: Path) -> None:
+    """Be it another format of the file, which shows at once, or of the state in it, which shows when it is loaded."""
+    grown(tmp_path, 10, 20)
+    (newest,) = tmp_path.glob("*-*20.snap")
+    data = bytearray(newest.read_bytes())
+    data[len(MAGIC)] += 1
+    newest.write_bytes(data)
+    node = SteppedKv(tmp_path, boot_epoch=2)
+    assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((10, 1),), newest.name)]
+    assert node.counters["snapshots_damaged"] == 0
+    encoded = whole(state(*puts(1, 30)))
+    planted(tmp_path, state(*puts(1, 30)), bytes((encoded[0] + 1,)) + encoded[1:])
+    node = SteppedKv(tmp_path, boot_epoch=3)
+    assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((30, 1), (10, 1)), newest.name)]
+    node.hear(local.LoadSnapshot(30, 1))
+    (newest,) = tmp_path.glob("*-*30.snap")
+    assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((10, 1),), newest.name)]
+    assert node.counters["snapshots_damaged"] == 0
 
 
 def test_a_snapshot_of_another_entry_than_its_name_says_is_damaged(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from kv_snapshots import grown, whole
+from snapshot_store import spoil
 from stepped_kv import CLUSTER_ID, TINY, SteppedKv, chain, puts
 
 from danube_raft.errors import DiskFailed
@@ -115,6 +116,22 @@ def test_it_deletes_the_old_ones_itself(shelf: Shelf, tmp_path: Path) -> None:
         assert isinstance(meta, SnapshotMeta)
         shelf._kept = (meta, *shelf._kept[:1])
     assert sorted(path.name[-6:] for path in tmp_path.iterdir()) == ["3.snap", "4.snap"]
+
+
+def test_it_takes_the_place_of_a_damaged_one_of_the_same_entry(shelf: Shelf, tmp_path: Path) -> None:
+    def made() -> Outcome:
+        job = ForkedSnapshot(shelf, grown())
+        job.give_point(chain(142))
+        return outcome(job)
+
+    first = made()
+    assert isinstance(first, SnapshotMeta)
+    (file,) = tmp_path.iterdir()
+    good = file.read_bytes()
+    spoil(file, len(good) // 2)
+    assert made() == first
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == good
 
 
 def test_it_keeps_two_pipes_and_nothing_else(waiting: ForkedSnapshot) -> None:

@@ -9,7 +9,7 @@ import pytest
 from disk_calls import Calls
 from snapshot_store import CHAIN, CLUSTER, add, held, names, opened, payload, spoil, transfer
 
-from danube_raft.errors import Corrupt, DiskFailed
+from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
 from danube_raft.storage import snapshot_file, snapshots
 from danube_raft.storage.snapshot_file import SnapshotMeta, SnapshotWriter
 from danube_raft.storage.snapshots import Snapshots
@@ -108,7 +108,7 @@ def test_what_is_passed_over_is_named_with_the_reason(store: Snapshots) -> None:
     store.path(directory).mkdir()
     found = store.newest()
     assert found.candidates == [good]
-    reasons = dict(found.skipped)
+    reasons = {name: error.message for name, error in found.skipped}
     for name, reason in (
         (cut.name, "cut short"),
         (foreign.name, "of cluster 98"),
@@ -120,6 +120,7 @@ def test_what_is_passed_over_is_named_with_the_reason(store: Snapshots) -> None:
     ):
         assert reason in reasons.pop(name)
     assert reasons == {}
+    assert [name for name, error in found.skipped if isinstance(error, NewerFormat)] == [newer.name]
     assert (store.directory / "notes.txt").exists()
 
 

@@ -120,13 +120,13 @@ def read(node: Alone, data: bytes = b"x" * 1_000) -> list[tuple[int, peer.Instal
     return found
 
 
-def wait(node: Alone, ms: int) -> None:
-    """Time passes; node 1 answers heartbeats, so that this leader stays one."""
+def wait(node: Alone, ms: int, match: int = 20) -> None:
+    """Time passes; node 1 answers heartbeats, so that this leader stays one, and has the log up to `match`."""
     end = node.now + ms
     while node.now < end:
         node.now = min(end, node.handler.next_timer() or end)
         node.turn()
-        node.hear(1, peer.HeartbeatReply(0, 20, True))
+        node.hear(1, peer.HeartbeatReply(0, match, True))
 
 
 def piece(index: int = 30, offset: int = 0, term: int = 2, data: bytes = b"p" * 50, **changes: Any) -> Any:

@@ -62,7 +62,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.FreshAnswer(4, 900, 7), "951b0504cd038407"),
     (local.ConfirmRead(), "921c05"),
     (local.ReadConfirmed(900, 7, 6), "951d05cd03840706"),
-    (local.SnapshotsFound(((9, 3), (4, 2))), "931e0592920903920402"),
+    (local.SnapshotsFound(((9, 3), (4, 2)), "v2"), "941e0592920903920402a27632"),
     (local.AskPoint(9), "931f0509"),
     (local.LoadSnapshot(9, 3), "9420050903"),
     (local.ReadPoint(9), "93210509"),
@@ -75,7 +75,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.Space(True, 9), "942805c309"),
     (local.FreeSpace(9), "93290509"),
     (local.Odd(9, True), "942a0509c3"),
-    (local.WantSnapshot(9), "932b0509"),
+    (local.WantSnapshot(9, instead=True), "942b0509c3"),
     (local.ReplaceState(9, 3, b"s"), "952c050903c40173"),
 ]  # fmt: skip
 
