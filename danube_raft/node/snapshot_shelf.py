@@ -59,6 +59,8 @@ class Shelf:
         """The newest is in doubt."""
         self._newer = ""
         """Name of the newest one that only a later version can read."""
+        self._unreadable = ""
+        """Name of the newest one that the disk could not read."""
 
     @property
     def newest(self) -> SnapshotMeta | None:
@@ -81,7 +83,8 @@ class Shelf:
 
     def found(self) -> SnapshotsFound:
         """What consensus may choose from."""
-        return SnapshotsFound(tuple((meta.index, meta.term) for meta in self._candidates), self._newer)
+        points = tuple((meta.index, meta.term) for meta in self._candidates)
+        return SnapshotsFound(points, self._newer, self._unreadable)
 
     def load(self, index: int, term: int) -> Machine | None:
         """The state in the snapshot that consensus has chosen, or an empty one for index 0; None if the snapshot is
@@ -181,6 +184,8 @@ class Shelf:
     def _passed_over(self, name: str, error: Fatal) -> None:
         if isinstance(error, NewerFormat):
             self._newer = max(self._newer, name)
+        elif isinstance(error, DiskFailed):
+            self._unreadable = max(self._unreadable, name)
         else:
             self._counters["snapshots_damaged"] += 1
         log.warning("snapshot %s cannot be used: %s", name, error.message)

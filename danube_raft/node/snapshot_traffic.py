@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from danube_raft.config import Config
-from danube_raft.errors import Corrupt, NewerFormat
+from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
 from danube_raft.node.handler import KV, LOG
 from danube_raft.node.retention import Retention
 from danube_raft.node.snapshot_doubts import Doubts
@@ -37,6 +37,7 @@ NEWER_IS_LEFT = (
     "the log begins behind entry {index}: of the snapshots that this version can read none goes on from there, and "
     f"{{newer}} is of a later one; {NEWER_WAY_OUT}"
 )
+UNREADABLE_IS_LEFT = "the log begins behind entry {index}: no snapshot goes on from there, and the disk could not read {name}, which may"
 
 
 class SnapshotTraffic:
@@ -133,12 +134,14 @@ class SnapshotTraffic:
 
     def _choose(self, core: Core) -> None:
         """Answer the kv-server, if it waits. Raises Corrupt when there is nothing to begin with, NewerFormat when there may
-        be something for a later version."""
+        be something for a later version, DiskFailed when there may be and the disk failed."""
         found, self._found = self._found, None
         if found is None:
             return
         fit = next((point for point in found.points if core.has(*point)), None)
         if fit is None and core.snapshot_index:
+            if found.unreadable:
+                raise DiskFailed(UNREADABLE_IS_LEFT.format(index=core.snapshot_index, name=found.unreadable))
             if found.newer:
                 raise NewerFormat(NEWER_IS_LEFT.format(index=core.snapshot_index, newer=found.newer))
             raise Corrupt(NONE_FITS.format(index=core.snapshot_index))

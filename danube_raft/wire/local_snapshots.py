@@ -14,10 +14,11 @@ from typing import NamedTuple
 class SnapshotsFound(NamedTuple):
     """What a kv-server says first: (index, term) of the snapshots that it may load, the newest first. Said again, with
     those that are left, when the one that was chosen turned out to be damaged. `newer`: the name of the newest one that only a
-    later version can read; empty: there is none."""
+    later version can read, `unreadable` that of the newest one that the disk could not read; empty: there is none."""
 
     points: tuple[tuple[int, int], ...]
     newer: str = ""
+    unreadable: str = ""
 
 
 class AskPoint(NamedTuple):

@@ -32,7 +32,7 @@ from consensus_snapshots import (
 from lone_consensus import CLUSTER, FOUNDING, Alone
 
 from danube_raft.config import Config
-from danube_raft.errors import Corrupt, NewerFormat
+from danube_raft.errors import Corrupt, DiskFailed, NewerFormat
 from danube_raft.node.consensus import Consensus
 from danube_raft.node.endpoints import ToPeer, Unsent
 from danube_raft.node.handler import KV, LINKS, LOG
@@ -112,6 +112,10 @@ def test_what_a_later_version_has_written_is_no_damage(points: tuple[tuple[int, 
     node.receive(KV, found)
     with pytest.raises(NewerFormat, match=r"newer\.snap is of a later one; start the version that wrote it"):
         node.turn()
+    node = Alone(recovered=recovered(purged=4), points=((8, 1), (4, 1)), load=False)
+    node.receive(KV, found._replace(unreadable="bad.snap"))
+    with pytest.raises(DiskFailed, match=r"the disk could not read bad\.snap"):
+        node.turn()  # The next start may read it.
     node = Alone(recovered=recovered(purged=4), points=((8, 1), (4, 1)), load=False)
     node.sent.clear()
     node.receive(KV, found._replace(points=((4, 1),)))

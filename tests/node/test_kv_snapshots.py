@@ -15,6 +15,8 @@ from danube_raft.errors import Corrupt, DiskFailed
 from danube_raft.kv.machine import Machine
 from danube_raft.node.handler import CONSENSUS
 from danube_raft.node.snapshot_jobs import Failed
+from danube_raft.storage.entry_format import ZERO_CHAIN
+from danube_raft.storage.memory_snapshots import READ, MemoryFolder, MemorySnapshots
 from danube_raft.storage.snapshot_file import MAGIC
 from danube_raft.storage.snapshots import Snapshots
 from danube_raft.wire import local
@@ -131,6 +133,26 @@ def test_one_that_a_later_version_has_written_is_named_as_such(tmp_path: Path) -
     node.hear(local.LoadSnapshot(30, 1))
     (newest,) = tmp_path.glob("*-*30.snap")
     assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((10, 1),), newest.name)]
+    assert node.counters["snapshots_damaged"] == 0
+
+
+def test_one_that_the_disk_could_not_read_is_named_as_such() -> None:
+    """The next start may read it; one that is damaged stays so."""
+    folder = MemoryFolder()
+    store = MemorySnapshots(folder, CLUSTER_ID)
+    for index in (10, 20):
+        writer = store.writer(index, 1, ZERO_CHAIN)
+        writer.write(whole(state(*puts(1, index))))
+        writer.commit()
+    name = store.newest().candidates[0].name
+    folder.fail_next(READ)
+    node = SteppedKv(Path(), boot_epoch=2, store=store)
+    assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((10, 1),), unreadable=name)]
+    node = SteppedKv(Path(), boot_epoch=3, store=store)
+    assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((20, 1), (10, 1)))]
+    folder.fail_next(READ)
+    node.hear(local.LoadSnapshot(20, 1))
+    assert node.take(local.SnapshotsFound) == [local.SnapshotsFound(((10, 1),), unreadable=name)]
     assert node.counters["snapshots_damaged"] == 0
 
 

@@ -62,7 +62,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.FreshAnswer(4, 900, 7), "951b0504cd038407"),
     (local.ConfirmRead(), "921c05"),
     (local.ReadConfirmed(900, 7, 6), "951d05cd03840706"),
-    (local.SnapshotsFound(((9, 3), (4, 2)), "v2"), "941e0592920903920402a27632"),
+    (local.SnapshotsFound(((9, 3), (4, 2)), "v2", "x"), "951e0592920903920402a27632a178"),
     (local.AskPoint(9), "931f0509"),
     (local.LoadSnapshot(9, 3), "9420050903"),
     (local.ReadPoint(9), "93210509"),
