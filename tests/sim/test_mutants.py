@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,15 +28,21 @@ MAJORITY = "    majority = len(voters) // 2 + 1\n"
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    with subprocess.Popen(
         [*COMMAND, "--jobs", "1", *arguments],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT / "tests" / "support")},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=100,
-        check=False,
-    )
+    ) as command:
+        try:
+            said = command.communicate(timeout=100)
+        except BaseException:
+            # It ends its trials, which a kill would leave behind.
+            command.terminate()
+            raise
+    return subprocess.CompletedProcess(command.args, command.returncode, *said)
 
 
 def mutant(new: str) -> Mutant:
@@ -143,6 +150,15 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     assert done.stderr
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Where the shell has put the tests into the background, interrupts are ignored, and so they would be by children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_ctrl_c_ends_what_is_running(tmp_path: Path) -> None:
     endless = written(tmp_path, "    while True:\n        majority = 1\n")
     with subprocess.Popen(
@@ -160,7 +176,7 @@ def test_ctrl_c_ends_what_is_running(tmp_path: Path) -> None:
         try:
             assert command.wait(30) == 130
         finally:
-            command.kill()
+            command.terminate()
         assert psutil.wait_procs(children, timeout=10)[1] == []
 
 
