@@ -40,6 +40,10 @@ READ = "read"
 """What can be made to fail: writing, giving a file its name (before or after it has it), reading."""
 
 
+def _nobody() -> None:
+    """Hears of nothing."""
+
+
 class MemoryFolder:
     """The files by name; what ends in `.tmp` is unfinished."""
 
@@ -48,7 +52,7 @@ class MemoryFolder:
         self._failing: dict[str, str] = {}
         self._before: Counter[str] = Counter()
         """How many of what is to fail go well before that."""
-        self.opened: Callable[[], None] = lambda: None
+        self.opened: Callable[[], None] = _nobody
         """Hears of a node that starts, before it looks what is there."""
         self.failures = 0
         """How often something was refused."""
