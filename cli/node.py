@@ -198,7 +198,7 @@ def verify(
     from pathlib import Path
 
     from danube_raft.config import load
-    from danube_raft.errors import NewerFormat
+    from danube_raft.errors import DiskFailed, NewerFormat
     from danube_raft.node.data_check import check, exit_code
 
     how = settle(ctx, output=output).format(Format.SIMPLE)
@@ -213,7 +213,11 @@ def verify(
     else:
         for part, state, said in rows:
             line(printable(f"{part}: {said}" if state == "ok" else f"{part}: {state.upper()}: {said}"))
-        verdicts = {0: "sound", NewerFormat.exit_code: "of a newer version: see above"}
+        verdicts = {
+            0: "sound",
+            NewerFormat.exit_code: "of a newer version: see above",
+            DiskFailed.exit_code: "not all of it could be read: see above",
+        }
         line(verdicts.get(code, "damaged: see above"))
     raise typer.Exit(code)
 

@@ -34,6 +34,14 @@ REPLACED_MAX = 3
 """How often newer snapshots may take the place of the one that is being fetched."""
 
 
+def check_place(file: Path) -> None:
+    """Whether a file can be written there, before any node is troubled. Raises DiskFailed."""
+    unfinished = file.with_name(file.name + UNFINISHED_SUFFIX)
+    with guarded(file, "write"):
+        os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        unfinished.unlink()
+
+
 def save(store: MetadataStore, file: Path, wait_ms: int) -> SnapshotMeta:
     """Save a snapshot of the node that `store` has as its only endpoint; what it is.
 

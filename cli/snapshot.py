@@ -60,11 +60,13 @@ def save(
     from danube_raft.client.call import Endpoints
     from danube_raft.errors import Corrupt, DiskFailed, DiskFull, NoConnection, NoLeader, NoSpace, Timeout
 
+    from .saving import check_place
     from .saving import save as fetched
 
     settings = settle(ctx, endpoints, output, timeout)
     wait_ms = duration_ms("--wait", wait)
     names = Endpoints.parse(settings.endpoints).names
+    check_place(file)
     for place, name in enumerate(names):
         try:
             with replace(settings, endpoints=name).store() as store:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from danube_raft.errors import ConfigInvalid, Corrupt, DiskFailed, Fatal, NewerFormat
 from danube_raft.node.assembly import SNAPSHOTS_DIR
 from danube_raft.node.saved_snapshot import load
-from danube_raft.node.snapshot_traffic import NEWER_IS_LEFT
+from danube_raft.node.snapshot_traffic import NEWER_IS_LEFT, UNREADABLE_IS_LEFT
 from danube_raft.storage import durable_mark
 from danube_raft.storage.durable_mark import Mark, MarkFile
 from danube_raft.storage.entry_format import WAY_OUT
@@ -75,6 +75,8 @@ class _Check:
         self._good: list[SnapshotMeta] = []
         self._newer = ""
         """Name of the newest snapshot that only a later version can read."""
+        self._unreadable = ""
+        """Name of the newest snapshot that the disk could not read."""
 
     def run(self) -> list[Finding]:
         """All parts, in the order in which a start needs them."""
@@ -148,6 +150,9 @@ class _Check:
                 meta, machine = load(path, self._cluster_id)
             except NewerFormat:
                 self._newer = self._newer or path.name
+                raise
+            except DiskFailed:
+                self._unreadable = self._unreadable or path.name
                 raise
             self._newest_start = max(self._newest_start, machine.origins.get(self._node_id, (0, 0))[0])
             keys, revision = len(machine.history.records), machine.revision
@@ -231,7 +236,8 @@ class _Check:
         )
 
     def _beginning(self, found: Recovery, log: InspectedLog) -> str:
-        """What the node would begin with. Raises Corrupt, or NewerFormat when a later version may have something."""
+        """What the node would begin with. Raises Corrupt; NewerFormat when a later version may have something, DiskFailed
+        when the disk may."""
         for meta in self._good:
             if not found.purged.index <= meta.index <= found.last.index:
                 newer = meta.index > found.last.index
@@ -249,6 +255,8 @@ class _Check:
             )
         if found.purged.index == 0:
             return f"with an empty store, and {found.last.index} entries of the log"
+        if self._unreadable:
+            raise DiskFailed(UNREADABLE_IS_LEFT.format(index=found.purged.index, name=self._unreadable))
         if self._newer:
             raise NewerFormat(NEWER_IS_LEFT.format(index=found.purged.index, newer=self._newer))
         raise Corrupt(

@@ -4,8 +4,8 @@
   a peer has got all of it and wants it from its beginning.
 - The older of the two is sent then, to which the log goes back; and the kv-server makes another one in place of the
   newest, of the same entry if nothing was applied since: one state makes the same file.
-- A doubt may be wrong: the peer's disk may be to blame. So nothing is deleted or forgotten for it, and what could go on
-  for ever, making one or sending the same again, rests for `snapshot_rest_max_ms` each time.
+- A doubt may be wrong: the peer's disk may be to blame. So nothing is deleted or forgotten for it, the replacement is not
+  replaced, and sending the same again rests for `snapshot_rest_max_ms` each time.
 """
 
 from __future__ import annotations
@@ -47,7 +47,14 @@ class Doubts:
             return False
         point = snapshot[:2]
         if point not in self._warned:
-            todo = "another one is made in its place" if snapshot == self._kept[0] else "a newer one is sent"
+            if snapshot != self._kept[0]:
+                todo = "a newer one is sent"
+            elif snapshot.instead:
+                todo = (
+                    "so did the one before it, so look after whoever gets it; the next one is made as usual"
+                )
+            else:
+                todo = "another one is made in its place"
             log.warning("the snapshot of index %d seems to be damaged: %s; %s", snapshot.index, reason, todo)
         self._points.add(point)
         self._warned.add(point)
@@ -59,7 +66,7 @@ class Doubts:
 
     def wish(self, newest: SnapshotDone | None, now: int) -> WantSnapshot | None:
         """What to ask of the kv-server."""
-        if newest is None or not self.holds(newest) or now < self._ask_at:
+        if newest is None or newest.instead or not self.holds(newest) or now < self._ask_at:
             return None
         self._ask_at = now + self.pause_ms
         return WantSnapshot(newest.index, instead=True)

@@ -10,7 +10,7 @@ Rules:
   older than both is deleted. What is newer may be the leader's, on its way into the log.
 - Behind an installed snapshot the log begins anew: it alone is kept.
 - Where the newest is in doubt (`snapshot_doubts.py`) the one made next takes its place beside the older one, and nothing is
-  deleted.
+  deleted. That happens once: who doubts the replacement too is likelier to be at fault itself, and files must not pile up.
 - One that only a later version can read is passed over too, and is no damage: whoever finds no other one says so.
 """
 
@@ -57,6 +57,8 @@ class Shelf:
         """The newest first."""
         self._doubted = False
         """The newest is in doubt."""
+        self._replaced = False
+        """The newest has taken the place of one in doubt."""
         self._newer = ""
         """Name of the newest one that only a later version can read."""
         self._unreadable = ""
@@ -126,22 +128,23 @@ class Shelf:
         return meta
 
     def doubt(self, index: int) -> bool:
-        """The newest one, if it is of that index, seems to be damaged; whether it is."""
+        """The newest one, if it is of that index, seems to be damaged; whether another one is to take its place."""
         newest = self.newest
-        if newest is None or newest.index != index:
+        if newest is None or newest.index != index or self._replaced:
             return False
         self._doubted = True
         return True
 
-    def made(self, meta: SnapshotMeta) -> None:
-        """This one was just made, and the log goes on behind it."""
+    def made(self, meta: SnapshotMeta) -> bool:
+        """This one was just made, and the log goes on behind it; whether it takes the place of one in doubt."""
         if self._doubted:
-            self._kept, self._doubted = (meta, *self._kept[1:]), False
+            self._kept, self._doubted, self._replaced = (meta, *self._kept[1:]), False, True
         else:
             self._keep((meta, *self._kept[:1]))
+        return self._replaced
 
     def _keep(self, kept: tuple[SnapshotMeta, ...]) -> None:
-        self._kept, self._doubted = kept, False
+        self._kept, self._doubted, self._replaced = kept, False, False
         try:
             self.store.delete_before(kept[-1])
         except DiskFailed as error:

@@ -91,15 +91,17 @@ class Taking:
         self._due_at = max(now, self._paused_until)
 
     def wanted(self, want: WantSnapshot, machine: Machine, now: int) -> None:
-        """Another node needs one, if there is none yet that is of use. One that is being made may have begun too early;
-        whoever asks again finds out."""
+        """Another node needs one, if there is none yet that is of use. One that is being made may have begun too early, and
+        knows of no doubt that comes now; whoever asks again finds out."""
+        if self._stopped or self.busy:
+            return
         if want.instead:
             makes = self._shelf.doubt(want.index)
         else:
             newest = self._shelf.newest
             there = newest is not None and newest.index >= want.index
             makes = not there and machine.applied_index >= want.index
-        if makes and not self._stopped and not self.busy:
+        if makes:
             self.request(now)
 
     def stop(self, now: int) -> None:
@@ -183,8 +185,8 @@ class Taking:
         self._taken += 1
         self._durations.observe((now - run.began_at) * 1_000_000)
         self._rest.made(now - run.began_at)
-        self._shelf.made(outcome)
-        return [_done(outcome, run.stamp_ms, run.configuration)]
+        instead = self._shelf.made(outcome)
+        return [_done(outcome, run.stamp_ms, run.configuration, instead)]
 
     def _fail(self, run: _Run, reason: str, now: int) -> None:
         self._failed += 1
@@ -230,5 +232,6 @@ class Taking:
         }
 
 
-def _done(meta: SnapshotMeta, stamp_ms: int, configuration: bytes) -> SnapshotDone:
-    return SnapshotDone(meta.index, meta.term, meta.chain, meta.size, meta.sha256, stamp_ms, configuration)
+def _done(meta: SnapshotMeta, stamp_ms: int, configuration: bytes, instead: bool = False) -> SnapshotDone:
+    index, term, chain, size, sha256 = meta.index, meta.term, meta.chain, meta.size, meta.sha256
+    return SnapshotDone(index, term, chain, size, sha256, stamp_ms, configuration, instead)

@@ -125,8 +125,7 @@ class SnapshotTraffic:
                 self._outbox.append((LOG, local.ReadPoint(message.index)))
 
     def _done(self, snapshot: local.SnapshotDone) -> None:
-        newest = self._retention.newest
-        if newest is not None and self._doubts.holds(newest):
+        if snapshot.instead:
             self._retention.replaced(snapshot)
         elif self._retention.done(snapshot):
             self._may_purge = True

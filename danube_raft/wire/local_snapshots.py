@@ -29,7 +29,8 @@ class AskPoint(NamedTuple):
 
 class SnapshotDone(NamedTuple):
     """A snapshot of this node that ends with (index, term, chain) is whole and durable: `size_bytes` and `sha256` of
-    its file, cluster time and configuration payload at its end. Also said after one was loaded."""
+    its file, cluster time and configuration payload at its end. `instead`: it takes the place of the newest one, which was in
+    doubt, and the one before that stays. Also said after one was loaded."""
 
     index: int  # type: ignore[assignment]  # a field, not tuple.index
     term: int
@@ -38,6 +39,7 @@ class SnapshotDone(NamedTuple):
     sha256: bytes
     stamp_ms: int
     configuration: bytes
+    instead: bool = False
 
 
 class Odd(NamedTuple):

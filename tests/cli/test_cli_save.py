@@ -113,6 +113,17 @@ def test_a_place_that_cannot_be_written_is_said(store: Any, tmp_path: Path) -> N
         saving.save(store, tmp_path / "none" / "out", 1_000)
 
 
+def test_no_node_is_asked_for_what_cannot_be_written_here(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "save", lambda *_: pytest.fail("asked"))
+    done = run("snapshot", "save", str(tmp_path / "none" / "out"), "--endpoints", "127.0.0.1:1,127.0.0.1:2")
+    assert done.code == DiskFailed.exit_code
+    assert "cannot write" in done.err
+    saving.check_place(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_command_goes_to_the_next_endpoint_and_says_what_it_has(
     run: Run, node: FakeNode, store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

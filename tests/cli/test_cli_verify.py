@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from data_dirs import CLUSTER, ENTRIES, NODE, history, made
 
+from danube_raft.errors import DiskFailed
+from danube_raft.node import data_check
 from danube_raft.storage.data_dir import DataDir
 from danube_raft.storage.log_store import RocksLogStore
 from danube_raft.storage.snapshot_file import MAGIC, SnapshotMeta, SnapshotWriter, read
@@ -128,6 +130,24 @@ def test_what_only_a_later_version_can_begin_with_is_no_damage(run: Run, data: P
     assert f"{newest.name} is of a later one; start the version that wrote it, or a later one" in said
     done = run("node", "verify", "--data-dir", str(data))
     assert done.out.endswith("\nof a newer version: see above\n")
+
+
+def test_what_the_disk_could_not_read_is_no_damage(
+    run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever moves the log away for it loses what the next try may read."""
+    newest = snapshot(data, 30).name
+    snapshot(data, 20).unlink()
+
+    def load(path: Path, cluster_id: int | None) -> Any:
+        raise DiskFailed(f"cannot read {path.name}")
+
+    monkeypatch.setattr(data_check, "load", load)
+    state, said = shown(run, data, 12)["start"]
+    assert state == "DiskFailed"
+    assert f"the disk could not read {newest}" in said
+    done = run("node", "verify", "--data-dir", str(data))
+    assert done.out.endswith("\nnot all of it could be read: see above\n")
 
 
 @pytest.mark.parametrize("killed", [True, False])

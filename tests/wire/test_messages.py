@@ -33,7 +33,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.Propose(1, b"x"), "94000501c40178"),
     (local.ReadIndex(4), "93010504"),
     (local.Applied(9), "93020509"),
-    (local.SnapshotDone(9, 3, b"c", 100, b"s", 70, b"k"), "9903050903c4016364c4017346c4016b"),
+    (local.SnapshotDone(9, 3, b"c", 100, b"s", 70, b"k", True), "9a03050903c4016364c4017346c4016bc3"),
     (local.MembershipRequest(1, "add", 2, "a:1", "a:2"), "97040501a361646402a3613a31a3613a32"),
     (local.StatusRequest(6), "93050506"),
     (local.Committed((ENTRY,), 900), "9406059197090301cd03e8cf0000018bcfe5680093070205c403616263cd0384"),
