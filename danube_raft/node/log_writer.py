@@ -102,6 +102,7 @@ class LogWriter:
                 configurations=found.configurations,
                 suspect=standing.suspect,
                 pid=self._pid,
+                forgot_term=standing.forgot_term,
             )
         )
 

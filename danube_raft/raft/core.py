@@ -86,8 +86,8 @@ class Core:
         kind = type(message)
         if kind not in RAFT_MESSAGES or header.receiver != state.node_id or header.sender == state.node_id:
             return
-        if header.term > state.term:
-            terms.see_newer(state, header, message)
+        if header.term > state.term or state.deposes:
+            terms.see(state, header, message)
         # The two pre-vote messages speak of a term that nobody is in yet.
         if header.term == state.term or kind in (peer.RequestPreVote, peer.PreVoteReply):
             TABLE[state.role][kind](state, header, message)

@@ -2,7 +2,8 @@
 
 - Entries are cut off only from the first one that conflicts, never merely because a message is short (PITFALLS 13).
 - What is committed matches by definition: entries at or below the commit index are checked and skipped, also when
-  they are purged (PITFALLS 15).
+  they are purged (PITFALLS 15). Should they not match, others have lost what was committed and went on without it, as
+  after `accept_loss`: then this node stops, since one of the two is not the truth, and no ack may mix them.
 - An ack says "durable": it is held until it is. A refusal promises nothing and leaves at once; its `match_index` is
   the refused index, so that the leader can tell a late refusal, and its hint the entry that may match instead.
 - An empty message that matches where all was known to match already only tells the commit index: it gets no answer,
@@ -17,9 +18,17 @@
 
 from __future__ import annotations
 
+from danube_raft.errors import Corrupt
 from danube_raft.raft.state import State
 from danube_raft.wire import peer
 from danube_raft.wire.entry import Entry
+
+TWO_HISTORIES = (
+    "entry {index} is committed here, of term {ours}, and the leader, node {leader}, has one of term {theirs} there: others "
+    "have lost what was committed (a disk that forgot, or `danube-raft node accept-loss`) and went on without it; nothing was "
+    "changed here. To have this node follow them keep a copy of its data directory, move log/ and snapshots/ out of it and "
+    "start the node again; what only it has is in its newest snapshot, see `danube-raft snapshot restore`"
+)
 
 # ---------------------------------------------------------------- the leader's messages
 
@@ -30,9 +39,11 @@ def on_append_entries(state: State, header: peer.Header, message: peer.AppendEnt
     if state.installing is not None or state.writes.unacked_bytes >= state.config.unacked_write_max_bytes:
         return
     prev, entries = message.prev_index, message.entries
-    if prev < state.commit_index:
+    if prev <= state.commit_index:
         known = state.commit_index - prev
-        _assert_committed(state, entries[:known])
+        _be_same(state, header.sender, prev, message.prev_term)
+        for entry in entries[:known]:
+            _be_same(state, header.sender, entry.index, entry.term)
         prev, entries = state.commit_index, entries[known:]
     elif not state.log.matches(prev, message.prev_term):
         _refuse(state, header.sender, message)
@@ -91,11 +102,13 @@ def _refuse(state: State, leader_id: int, message: peer.AppendEntries) -> None:
     state.send(leader_id, peer.AppendReply(False, message.prev_index, hint, log.term(hint), counted))
 
 
-def _assert_committed(state: State, entries: tuple[Entry, ...]) -> None:
-    for entry in entries:
-        assert entry.index <= state.log.purged_index or state.log.term(entry.index) == entry.term, (
-            f"the leader's entry {entry.index} is not the committed one"
-        )
+def _be_same(state: State, leader: int, index: int, term: int) -> None:
+    """The leader has an entry of `term` where one is committed here. Raises Corrupt if it is not that one; of what is purged
+    only the last term is known, and all before it are no later."""
+    purged = state.log.purged_index
+    ours = state.log.term(max(index, purged))
+    if term > ours or (term < ours and index >= purged):
+        raise Corrupt(TWO_HISTORIES.format(index=index, ours=ours, leader=leader, theirs=term))
 
 
 # ---------------------------------------------------------------- votes

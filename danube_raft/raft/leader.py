@@ -156,7 +156,10 @@ def _heard(state: State, progress: Progress, counted: bool) -> None:
 
 
 def _acked(state: State, progress: Progress, match_index: int, counted: bool) -> None:
-    assert match_index <= state.log.last_index, "a peer cannot match what this leader does not have"
+    if match_index > state.log.last_index:
+        # It has committed what this leader has never had. It sees that in the entries that it gets, and stops.
+        progress.not_counted()
+        return
     progress.acked(match_index, counted)
     if progress.state == SNAPSHOT and match_index >= state.log.purged_index:
         progress.probe(match_index + 1)

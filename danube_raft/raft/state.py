@@ -7,8 +7,9 @@
 - `commit_index` never shrinks and committed entries are never truncated.
 - A SUSPECT node (its disk forgot what it had promised) grants nothing, never campaigns, and says in its answers
   that they do not count, until an entry of the current leader's own term is committed and durable here. It begins
-  with a new term, so that this leader is not one that counts acks which were lost.
-
+  with a new term, so that this leader is not one that counts acks which were lost. Where the disk has even forgotten in
+  which terms they were given, it deposes the first leader that it hears, to the same end. (A leader cut off from all
+  others but this node may be that first one, for the two seconds in which it does not know: then it ends too early.)
 - A passive node (its disk takes no more writes) writes nothing, not even the terms that it hears of: nothing that it
   says depends on them. It votes for nobody, appends nothing, never campaigns.
 - While a snapshot is being installed the log is as it was, takes no entries, and this node does not campaign.
@@ -112,6 +113,8 @@ class State:
             # Whatever it holds durably a quorum holds, and nobody else could ever lead and overwrite it.
             self.verified_index = recovered.last_index
             self.commit_to(recovered.last_index)
+        self.deposes = bool(self.suspect) and recovered.forgot_term
+        """Whether the next leader that is heard has to go: it may count what this node does not know of any more."""
         if self.suspect:
             # Leaders up to this term may count acks that this node has lost, also such as are still under way. In a
             # newer term they lead no more, and its leader was elected without this node's vote: it has all that

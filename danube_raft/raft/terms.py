@@ -3,6 +3,7 @@
 - A newer term makes this node its follower at once, in every role. Two exceptions: a request for a pre-vote changes
   nothing, and a request for a vote is ignored while a leader is heard, so that a node that was cut off does no harm.
 - An older one is answered with the newer one and otherwise inert: the receiver becomes a follower of it.
+- A node that has forgotten its terms makes that of the first leader that it hears an older one.
 """
 
 from __future__ import annotations
@@ -13,13 +14,19 @@ from danube_raft.wire import peer
 _FROM_LEADER = (peer.AppendEntries, peer.Heartbeat)
 
 
-def see_newer(state: State, header: peer.Header, message: peer.Message) -> None:
-    """`header` has a newer term."""
-    if isinstance(message, peer.RequestPreVote):
+def see(state: State, header: peer.Header, message: peer.Message) -> None:
+    """`header` has a newer term, or this node has yet to depose a leader."""
+    from_leader = isinstance(message, _FROM_LEADER)
+    if state.deposes and from_leader and not state.passive:
+        state.deposes = False
+        if header.term >= state.term:
+            state.follow(header.term + 1, 0)
+        return
+    if header.term <= state.term or isinstance(message, peer.RequestPreVote):
         return
     if isinstance(message, peer.RequestVote) and not message.transfer and state.is_led():
         return
-    state.follow(header.term, header.sender if isinstance(message, _FROM_LEADER) else 0)
+    state.follow(header.term, header.sender if from_leader else 0)
 
 
 def answer_older(state: State, header: peer.Header, message: peer.Message) -> None:

@@ -30,7 +30,7 @@ from danube_raft.errors import DiskFailed, DiskFull
 from danube_raft.sim.mark_slots import Slots
 from danube_raft.sim.schedule import MS, SECOND
 from danube_raft.storage.durable_mark import SLOT_BYTES
-from danube_raft.storage.mark_keeper import newest
+from danube_raft.storage.mark_keeper import is_fresh, newest
 from danube_raft.storage.memory_log import AFTER, BEFORE, NEVER, MemoryLog
 from danube_raft.storage.memory_mark import TORN, MemoryMark
 from danube_raft.storage.memory_snapshots import COMMIT, READ, WRITE, MemoryFolder
@@ -40,8 +40,8 @@ from danube_raft.wire import local
 from danube_raft.wire.entry import Entry, HardState
 
 FORGET_TRIES = 8
-FORGET_ALL_SHARE = 0.2
-"""How often all of the log is lost."""
+FORGET_ALL_SHARE = 0.2  # how often all of the log is lost
+FORGET_TOO_SHARE = 0.4  # how often it comes back older where the mark is damaged
 
 
 class Begun(NamedTuple):
@@ -292,13 +292,15 @@ class Disk:
         return [purged <= index <= last and log.point(index).term == term for index, term in self.good()]
 
     def damage_mark(self) -> Recovery | None:
-        """While the node is down: the mark cannot be read any more, or is gone. What the log holds; None if that is nothing,
-        so that there is nothing to notice."""
+        """While the node is down: the mark cannot be read any more, or is gone; perhaps the log comes back older, too. What it
+        holds; None if that is nothing, so that there is nothing to notice."""
         if not self._log.age or self._mark.read() is None:
             return None
-        older = self._log.older(self._log.age)
-        found = older.open()
-        if found.last == Point() and found.hard_state == HardState():
+        found = self.forget() if self._random.random() < FORGET_TOO_SHARE else None
+        if found is not None:
+            self.counts["terms_forgotten"] += 1
+            self.promised = found.hard_state  # nobody can know of anything beyond it
+        elif is_fresh(found := self._log.older(self._log.age).open()):
             return None
         how = self._random.randrange(3)
         if how == 0:

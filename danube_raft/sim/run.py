@@ -190,7 +190,7 @@ FAULTS_MIN = 8
 """With fewer faults in a world, chance may leave all of them without effect."""
 NEEDED = (
     *EFFECTS, "crash", "blackout", "slow_disk", "unsynced_kept", "unsynced_lost", "unsynced_torn", "mark_torn", "fill_disk", "forget", "damage_mark",
-    "suspect_again", "suspect_no_more", "promises_lost", "clocks_apart",
+    "suspect_again", "suspect_no_more", "promises_lost", "terms_forgotten", "clocks_apart",
     "isolate", "depose", "divide", "ring", "bridge", "one_way", "mend", "slow_syncs", "leases_seen_gone", "leases_ended", "leases_swapped", "past_reads",
     "leases_seen_alive", "session_reads", "writes_side_by_side", "bounded_reads", "bounded_reads_heard", "uncertain", "rejected", "overloaded",
     "swapped", "truncations", "log_chunks", "reads_confirmed", "reads_refused", "watch_events", "watch_marks", "watch_pauses",

@@ -38,6 +38,12 @@ class Standing(NamedTuple):
     hard_state: HardState
     suspect: str
 
+    @property
+    def forgot_term(self) -> bool:
+        """Whether there may have been a later term than `hard_state` knows of: only the mark could tell. It stays so as long as
+        the reason is kept."""
+        return self.suspect in (MISSING, UNREADABLE)
+
 
 def newest(slots: tuple[bytes, bytes]) -> tuple[int, int, Mark] | None:
     """(seq, place, mark) of the slot that counts; None if neither can be read. Raises NewerFormat."""

@@ -185,7 +185,8 @@ class Recovered(NamedTuple):
     """What the disk holds. `runs` are (first index, term) of each stretch of one term, `configurations` are
     (index, payload) of the configuration entries, (`purged_index`, `purged_term`) is the entry before the first.
     `suspect`: what of it is known to be lost, so that nothing that this node has promised counts; empty: nothing.
-    `hard_state` is then the newest that is known, be it from the log or from the durable mark."""
+    `hard_state` is then the newest that is known, be it from the log or from the durable mark. `forgot_term`: the mark is
+    lost, so this node may have promised something in later terms than any that is known."""
 
     hard_state: HardState
     purged_index: int
@@ -196,6 +197,7 @@ class Recovered(NamedTuple):
     configurations: tuple[tuple[int, bytes], ...]
     suspect: str
     pid: int
+    forgot_term: bool = False
 
 
 class Durable(NamedTuple):

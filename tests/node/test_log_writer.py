@@ -345,6 +345,25 @@ def test_what_was_lost_is_told_with_the_newest_vote_that_is_known(log: CountingL
     ((_, told),) = writer.outbox
     assert told.suspect == "the log is gone: it held entries up to 1 and term 4"
     assert told.hard_state == (4, 2)
+    assert not told.forgot_term
+
+
+def test_that_terms_may_be_forgotten_is_told_as_long_as_the_node_is_suspect(log: CountingLog) -> None:
+    turn(started(log), FIRST)
+    log.mark.lose()
+    for _ in range(2):
+        log.close()
+        writer = over(log)
+        writer.start(1)
+        ((_, told),) = writer.outbox
+        assert told.suspect
+        assert told.forgot_term
+    turn(writer, LeftSuspect())
+    log.close()
+    writer = over(log)
+    writer.start(1)
+    ((_, told),) = writer.outbox
+    assert not told.forgot_term
 
 
 def test_suspect_ends_when_consensus_says_so(log: CountingLog) -> None:

@@ -170,13 +170,17 @@ class Cluster:
 
     def settle(self) -> None:
         for _ in range(10_000):
-            moved = self.deliver()
-            for node_id, node in self.world.nodes.items():
-                if node_id not in self.down:
-                    moved = self.sync(node_id) or self._work(node) or moved
-            if not moved:
+            if not self.move():
                 return
         raise AssertionError("the cluster does not come to rest")
+
+    def move(self) -> bool:
+        """All messages travel once, and every disk and state machine does its next work; False: there was nothing to do."""
+        moved = self.deliver()
+        for node_id, node in self.world.nodes.items():
+            if node_id not in self.down:
+                moved = self.sync(node_id) or self._work(node) or moved
+        return moved
 
     def _work(self, node: Node) -> bool:
         if node.reads:
@@ -191,13 +195,17 @@ class Cluster:
     def run(self, duration_ms: int) -> None:
         until = self.now + duration_ms
         while self.now < until:
-            self.world.now += 10
-            for node_id, node in self.world.nodes.items():
-                due = node.core.next_timer()
-                if node_id not in self.down and due is not None and due <= self.now:
-                    node.core.timer(self.now)
-                    self.look(node)
+            self.tick()
             self.settle()
+
+    def tick(self) -> None:
+        """10 ms pass, and nothing but the timers happens."""
+        self.world.now += 10
+        for node_id, node in self.world.nodes.items():
+            due = node.core.next_timer()
+            if node_id not in self.down and due is not None and due <= self.now:
+                node.core.timer(self.now)
+                self.look(node)
 
     # ---------------------------------------------------------------- what can be seen
 

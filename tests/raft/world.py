@@ -62,6 +62,7 @@ class Disk:
         self.snapshots: list[Snapshot] = []
         """Oldest first."""
         self.suspect = ""
+        self.forgot_term = False
         self.snapshot_configuration: tuple[tuple[int, bytes], ...] = ()
 
     @property
@@ -137,6 +138,7 @@ class Disk:
             tuple(configurations),
             self.suspect,
             1,
+            self.forgot_term,
         )
 
 

@@ -280,17 +280,23 @@ def test_which_hard_state_is_older(log: tuple[int, int], mark: tuple[int, int], 
 
 def test_a_lost_vote_is_known_from_the_mark(machine: Machine) -> None:
     machine.write(state=HardState(4, 2))
-    state, suspect = machine.forget(1)
-    assert suspect == "the log knows of term 1 with a vote for 5, and held term 4 with 2"
-    assert state == (4, 2)
+    standing = machine.forget(1)
+    assert standing.suspect == "the log knows of term 1 with a vote for 5, and held term 4 with 2"
+    assert standing.hard_state == (4, 2)
+    assert not standing.forgot_term
 
 
 def test_a_mark_that_is_missing_or_damaged(machine: Machine) -> None:
     for place in (0, 1):
         machine.slots.damage(place)
-    assert machine.reopen() == (HardState(1, 5), UNREADABLE)
+    for _ in range(2):
+        standing = machine.reopen()
+        assert standing == (HardState(1, 5), UNREADABLE)
+        assert standing.forgot_term
     machine.slots.lose()
-    assert machine.reopen() == (HardState(1, 5), MISSING)
+    standing = machine.reopen()
+    assert standing == (HardState(1, 5), MISSING)
+    assert standing.forgot_term
 
 
 def test_a_damaged_mark_of_a_log_that_is_gone_too() -> None:

@@ -50,7 +50,7 @@ LOCAL: list[tuple[local.Message, str]] = [
     (local.Purge(9, 70, b"k"), "9510050946c4016b"),
     (local.InstallPoint(2, 9, 3, b"c", 70, b"k"), "981105020903c4016346c4016b"),
     (local.Recovered(HardState(3, 1), 0, 0, 9, 1_000, ((1, 3),), ((1, b"c"),), "", 44),
-     "9b1205920301000009cd03e891920103919201c40163a02c"),
+     "9c1205920301000009cd03e891920103919201c40163a02cc2"),
     (local.Durable(2), "93130502"),
     (local.LogChunk(1, ()), "9414050190"),
     (local.Ready("kv", 44), "941505a26b762c"),
