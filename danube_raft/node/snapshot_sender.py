@@ -50,8 +50,9 @@ class Transfer:
     def __init__(self, snapshot: local.SnapshotDone, now: int) -> None:
         self.snapshot = snapshot
         self.began_at = now
+        """Or when the receiver answered first."""
         self.boot_epoch = 0
-        """Of the receiver, as it has said last."""
+        """Of the receiver, as it has said last; 0: it has not."""
         self.due_at = now
         """When the silence has lasted too long."""
         self.wanted = 0
@@ -180,6 +181,8 @@ class SnapshotSender:
         if transfer is None or (reply.index, reply.last_term) != transfer.snapshot[:2]:
             return
         restarted = transfer.boot_epoch not in (0, header.boot_epoch)
+        if not transfer.boot_epoch:
+            transfer.began_at = now
         transfer.boot_epoch = header.boot_epoch
         size = transfer.snapshot.size_bytes
         if reply.installed:
@@ -234,8 +237,12 @@ class SnapshotSender:
 
     def _begin(self, to: int, snapshot: local.SnapshotDone, now: int) -> None:
         self._pins.pop(to, None)
-        self._transfers[to] = Transfer(snapshot, now)
-        self._transfers[to].due_at = now + self._silence_ms
+        before = self._transfers.get(to)
+        transfer = self._transfers[to] = Transfer(snapshot, now)
+        if before is not None and not before.boot_epoch:
+            # There is nobody who takes it: the log is not kept for that again and again.
+            transfer.began_at = before.began_at
+        transfer.due_at = now + self._silence_ms
         log.info(
             "sending the snapshot of index %d (%d bytes) to node %d", snapshot.index, snapshot.size_bytes, to
         )

@@ -216,7 +216,7 @@ FROM_TWO = {
 }  # fmt: skip
 """Of `NEEDED`, what takes two nodes, beside the faults that do."""
 FROM_THREE = {
-    "truncations", "suspect", "suspect_again", "suspect_no_more", "promises_lost", "leave_behind", "snapshots_sent",
+    "truncations", "suspect", "suspect_again", "suspect_no_more", "promises_lost", "terms_forgotten", "leave_behind", "snapshots_sent",
     "snapshots_installed", "stopped_receiving", "stopped at send", *(f"stopped at {step}" for step in RECEIVING),
     "installs_interrupted", "transfers_resumed",
 }  # fmt: skip

@@ -367,6 +367,33 @@ def test_a_log_is_not_kept_for_ever_for_one_that_never_gets_through() -> None:
     assert [message.index for _, message in read(node)] == [20], "it begins with one that can be of use"
 
 
+def test_a_log_is_kept_once_for_one_that_is_away_and_again_when_it_is_back() -> None:
+    """Each snapshot that overtakes the one for it would else keep the log for as long again."""
+    node = leading(config=replace(TINY, snapshot_pin_ms=2_000))
+    last = 20
+
+    def snapshot() -> list[int]:
+        nonlocal last
+        last += 10
+        for index in range(last - 9, last + 1):
+            node.receive(KV, local.Propose(index, b"b"))
+            node.turn()
+        node.hear(1, peer.AppendReply(True, last, 0, 0, True))
+        node.receive(KV, local.Applied(last))
+        return [purge.index for purge in take_snapshots(node, last)]
+
+    assert snapshot() == [15], "what is behind the one that is sent is kept"
+    wait(node, 1_900, last)
+    assert snapshot() == []
+    wait(node, 200, last)
+    assert [purge.index for purge in sent_to(node, LOG, local.Purge)] == [30]
+    assert [snapshot() for _ in range(3)] == [[40], [50], [60]]
+    sent = node.handler._snapshots._sender._transfers[3].snapshot.index
+    assert sent in (60, 70)
+    reply(node, 10, index=sent)
+    assert [snapshot() for _ in range(2)] == [[sent] if sent > 60 else [], []]
+
+
 def test_a_log_is_kept_up_to_so_many_bytes() -> None:
     node = leading(snapshots=(5, 10), config=replace(TINY, snapshot_pin_bytes=1_024, snapshot_tail_bytes=64))
     for number in range(30, 40):

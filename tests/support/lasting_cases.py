@@ -29,6 +29,8 @@ DISK_STABLE_S = Config().disk_stable_ms / 1_000
 CLOSE_S = 15.0
 """As close to `DISK_STABLE_S` nobody can say whether a node may start again."""
 SNAPSHOTS_ALL_THE_TIME = (("snapshot_log_bytes", 20_000), ("snapshot_rest_max_ms", 1_000))
+SNAPSHOT_WAIT_S = 150
+"""The process that writes them steps back for all others (nice 10), and after many rounds there is much to write."""
 
 
 def stop_role(chosen: Chosen, role: str) -> Callable[[RealCluster], Undo]:
@@ -118,11 +120,15 @@ def fail_snapshots(chosen: Chosen) -> Callable[[RealCluster], Undo]:
         def over() -> None:
             with disk:
                 cluster.until(
-                    lambda: node.logged(FAILED_SNAPSHOT) > failures, f"a snapshot of {node.name} to fail"
+                    lambda: node.logged(FAILED_SNAPSHOT) > failures,
+                    f"a snapshot of {node.name} to fail",
+                    SNAPSHOT_WAIT_S,
                 )
             newest = snapshot_index(cluster, node)
             cluster.until(
-                lambda: snapshot_index(cluster, node) > newest, f"{node.name} to make a snapshot again"
+                lambda: snapshot_index(cluster, node) > newest,
+                f"{node.name} to make a snapshot again",
+                SNAPSHOT_WAIT_S,
             )
             assert [node.child(role) for role in PROCESSES] == children
 
