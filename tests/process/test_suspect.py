@@ -205,3 +205,50 @@ def test_a_member_comes_back_by_the_others(tmp_path: Path, damage: Callable[[Pat
         victim.forget_output()
         cluster.restart(victim)
         assert victim.logged("SUSPECT: ") == before, "it is over, also after the next start"
+
+
+@pytest.mark.parametrize("written", [2, 60], ids=["shorter", "longer"])
+def test_who_comes_back_whole_to_others_that_went_on_without_it_stops_and_follows_when_told_to(
+    tmp_path: Path, written: int
+) -> None:
+    """It holds 30 entries, committed, which the others have lost and given up. Their log may end before those or behind."""
+    with RealCluster(tmp_path) as cluster:
+        cluster.await_leader()
+        for node in cluster.nodes:
+            node.kill_all()
+        whole, *others = cluster.nodes
+        for node in others:
+            shutil.copytree(node.data_dir / "log", tmp_path / "old" / node.name)
+        for node in cluster.nodes:
+            cluster.restart(node) if node is cluster.nodes[-1] else node.spawn()
+        cluster.await_whole()
+        fill(others[0])
+        fill(whole)
+        with whole.store() as store:
+            until(lambda: store.snapshot_take()[1], "a snapshot")
+        for node in cluster.nodes:
+            node.kill_all()
+        for node in others:
+            delete_log(node.data_dir)
+            shutil.copytree(tmp_path / "old" / node.name, node.data_dir / "log")
+            code, said = accept(node, "--yes-i-accept-the-loss", str(node.node_id))
+            assert code == 0, said
+            node.spawn()
+        for node in others:
+            node.await_ready()
+        with others[0].store() as store:
+            for number in range(written):
+                store.put(f"/new/{number}", number)
+        assert whole.spawn().wait(30) == 11
+        assert whole.logged(
+            "is committed here, of term .* nothing was changed here. To have this node follow them"
+        )
+        assert all((cluster.status(node) or {})["leader_id"] for node in others), "they go on"
+        for name in ("log", "snapshots"):
+            shutil.move(whole.data_dir / name, tmp_path / "kept" / name)
+        cluster.restart(whole)
+        cluster.until(lambda: whole.logged("SUSPECT no more"), "the end of SUSPECT")
+        cluster.await_whole()
+        with whole.store() as store:
+            keys = {record.key for record in store.get_prefix("/", consistency="stale")}
+        assert keys == {f"/new/{number}" for number in range(written)}
