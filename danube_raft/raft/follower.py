@@ -52,7 +52,8 @@ def on_append_entries(state: State, header: peer.Header, message: peer.AppendEnt
         _compare(state, prev, entries)
         state.commit_to(min(message.commit_index, state.verified_index))
         return
-    last = prev + len(entries)
+    # Not what is committed behind it: that is not compared with the leader's log yet.
+    last = message.prev_index + len(message.entries)
     is_news = bool(message.entries) or last > state.verified_index
     _take(state, entries)
     state.verified_index = max(state.verified_index, last)
@@ -67,9 +68,10 @@ def on_heartbeat(state: State, header: peer.Header, message: peer.Heartbeat) -> 
     state.commit_to(min(message.commit_index, state.verified_index))
     match_index = min(state.verified_index, state.writes.durable_index)
     state.leader_low_space = message.low_space
-    state.send(
-        header.sender, peer.HeartbeatReply(message.round, match_index, state.promises, state.low_space)
+    reply = peer.HeartbeatReply(
+        message.round, match_index, state.log.term(match_index), state.promises, state.low_space
     )
+    state.send(header.sender, reply)
 
 
 def _take(state: State, entries: tuple[Entry, ...]) -> None:

@@ -131,7 +131,13 @@ def on_heartbeat_reply(state: State, header: peer.Header, message: peer.Heartbea
     if message.counted:
         progress.round = max(progress.round, message.round)
     progress.low_space = message.low_space
-    _acked(state, progress, message.match_index, message.counted)
+    if message.match_index < state.log.purged_index or state.log.matches(
+        message.match_index, message.match_term
+    ):
+        _acked(state, progress, message.match_index, message.counted)
+    else:
+        # It has committed what this leader does not have. It sees that in the entries that it gets, and stops.
+        progress.not_counted()
     if state.now - progress.asked_at < state.config.heartbeat_ms // 2:
         return
     progress.paused = False
@@ -156,10 +162,7 @@ def _heard(state: State, progress: Progress, counted: bool) -> None:
 
 
 def _acked(state: State, progress: Progress, match_index: int, counted: bool) -> None:
-    if match_index > state.log.last_index:
-        # It has committed what this leader has never had. It sees that in the entries that it gets, and stops.
-        progress.not_counted()
-        return
+    assert match_index <= state.log.last_index, "a peer cannot match what this leader does not have"
     progress.acked(match_index, counted)
     if progress.state == SNAPSHOT and match_index >= state.log.purged_index:
         progress.probe(match_index + 1)

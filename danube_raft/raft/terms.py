@@ -17,11 +17,9 @@ _FROM_LEADER = (peer.AppendEntries, peer.Heartbeat)
 def see(state: State, header: peer.Header, message: peer.Message) -> None:
     """`header` has a newer term, or this node has yet to depose a leader."""
     from_leader = isinstance(message, _FROM_LEADER)
-    if state.deposes and from_leader and not state.passive:
+    if state.deposes and from_leader and not state.passive and header.term >= state.term:
         state.deposes = False
-        if header.term >= state.term:
-            state.follow(header.term + 1, 0)
-        return
+        state.follow(header.term + 1, 0)
     if header.term <= state.term or isinstance(message, peer.RequestPreVote):
         return
     if isinstance(message, peer.RequestVote) and not message.transfer and state.is_led():
@@ -36,4 +34,4 @@ def answer_older(state: State, header: peer.Header, message: peer.Message) -> No
     elif isinstance(message, peer.AppendEntries):
         state.send(header.sender, peer.AppendReply(False, message.prev_index, 0, 0, False))
     elif isinstance(message, peer.Heartbeat):
-        state.send(header.sender, peer.HeartbeatReply(message.round, 0, False))
+        state.send(header.sender, peer.HeartbeatReply(message.round, 0, 0, False))

@@ -296,12 +296,12 @@ class Disk:
         holds; None if that is nothing, so that there is nothing to notice."""
         if not self._log.age or self._mark.read() is None:
             return None
-        found = self.forget() if self._random.random() < FORGET_TOO_SHARE else None
-        if found is not None:
-            self.counts["terms_forgotten"] += 1
-            self.promised = found.hard_state  # nobody can know of anything beyond it
-        elif is_fresh(found := self._log.older(self._log.age).open()):
+        lost = self.forget() if self._random.random() < FORGET_TOO_SHARE else None
+        found = lost or self._log.older(self._log.age).open()
+        if lost is None and is_fresh(found):
             return None
+        self.counts["terms_forgotten"] += found.hard_state != self.promised
+        self.promised = found.hard_state  # nobody can know of anything beyond it
         how = self._random.randrange(3)
         if how == 0:
             self._mark.lose()

@@ -97,10 +97,12 @@ class Heartbeat(NamedTuple):
 
 
 class HeartbeatReply(NamedTuple):
-    """Answer to `round`, with the index up to which the log is known to match. `low_space`: the disk is nearly full."""
+    """Answer to `round`, with the entry up to which the log is known to match, or is committed and so must match.
+    `low_space`: the disk is nearly full."""
 
     round: int
     match_index: int
+    match_term: int
     counted: bool
     low_space: bool = False
 

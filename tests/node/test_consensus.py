@@ -129,7 +129,7 @@ def test_a_leader_confirms_a_read_of_another_with_a_round_of_heartbeats() -> Non
     node.hear(3, peer.AppendReply(True, 2, 0, 0, True))
     node.hear(3, peer.ForwardReadIndex((3, 1, 1)))
     assert not node.take(LINKS, peer.ForwardReadReply)
-    node.hear(3, peer.HeartbeatReply(1, 2, True))
+    node.hear(3, peer.HeartbeatReply(1, 2, 2, True))
     assert node.take(LINKS, peer.ForwardReadReply) == [(3, peer.ForwardReadReply((3, 1, 1), 2))]
 
 
@@ -220,7 +220,7 @@ def test_an_unreachable_peer_is_probed_again() -> None:
     node.turn()
     node.sent.clear()
     node.now += 100
-    node.hear(3, peer.HeartbeatReply(0, 2, True))
+    node.hear(3, peer.HeartbeatReply(0, 2, 2, True))
     resent = [message.entries for to, message in node.take(LINKS, peer.AppendEntries) if to == 3]
     assert [entry.payload for entry in resent[0]] == [b"x"]
 

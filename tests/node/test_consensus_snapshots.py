@@ -291,7 +291,7 @@ def test_a_peer_that_has_installed_it_gets_entries_again() -> None:
     offsets(node)
     reply(node, 250, installed=True)
     node.sent.clear()
-    node.hear(3, peer.HeartbeatReply(0, 15, True))
+    node.hear(3, peer.HeartbeatReply(0, 15, 2, True))
     appends = [message for to, message in node.take(LINKS, peer.AppendEntries) if to == 3]
     assert [message.prev_index for message in appends] == [15]
     assert node.handler.next_timer() is not None
@@ -317,7 +317,7 @@ def overtaken(config: Config = TINY) -> Alone:
     node.sent.clear()
     assert take_snapshots(node, 15, 20) == [local.Purge(10, 100, FOUNDING.configuration)]
     reply(node, 250, installed=True, index=10)
-    node.hear(3, peer.HeartbeatReply(0, 10, True))
+    node.hear(3, peer.HeartbeatReply(0, 10, 2, True))
     return node
 
 

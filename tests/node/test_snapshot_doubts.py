@@ -208,7 +208,7 @@ def test_nothing_is_forgotten_of_the_log_for_one_that_takes_the_place_of_another
     refuse(node, 15)
     node.receive(KV, instead(20))
     assert take_snapshots(node, 20) == [], "told again"
-    node.hear(3, peer.HeartbeatReply(0, 20, True))
+    node.hear(3, peer.HeartbeatReply(0, 20, 2, True))
     for index in (21, 22):
         node.receive(KV, local.Propose(index, b"batch"))
         node.turn()

@@ -117,8 +117,8 @@ def beat(node: Alone, times: int) -> None:
     for _ in range(times):
         node.now += 100
         node.turn()
-        node.hear(1, peer.HeartbeatReply(0, 2, True))
-        node.hear(3, peer.HeartbeatReply(0, 2, True, low_space=True))
+        node.hear(1, peer.HeartbeatReply(0, 2, 2, True))
+        node.hear(3, peer.HeartbeatReply(0, 2, 2, True, low_space=True))
 
 
 def test_a_leader_hands_over_to_a_member_with_room_and_once_a_minute() -> None:
@@ -153,7 +153,7 @@ def test_a_leader_that_finds_nobody_keeps_leading_and_says_so_in_its_heartbeats(
     """Or the others would go on taking what fills its disk."""
     node = leading()
     for other in (1, 3):
-        node.hear(other, peer.HeartbeatReply(0, 2, True, low_space=True))
+        node.hear(other, peer.HeartbeatReply(0, 2, 2, True, low_space=True))
     node.receive(LOG, LOW)
     node.turn()
     assert handed_to(node) == []
@@ -161,9 +161,9 @@ def test_a_leader_that_finds_nobody_keeps_leading_and_says_so_in_its_heartbeats(
     node.turn()
     assert [message.low_space for _, message in node.take(LINKS, peer.Heartbeat)] == [True, True]
     node.sent.clear()
-    node.hear(1, peer.HeartbeatReply(0, 2, True))
+    node.hear(1, peer.HeartbeatReply(0, 2, 2, True))
     node.now += TRY_AGAIN_MS
-    node.hear(1, peer.HeartbeatReply(0, 2, True))
+    node.hear(1, peer.HeartbeatReply(0, 2, 2, True))
     assert handed_to(node) == [1]
 
 

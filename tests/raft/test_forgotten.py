@@ -53,18 +53,32 @@ def test_a_node_whose_committed_entries_the_leader_lacks_stops(written: int) -> 
     assert cluster[2].commit_index == cluster[3].commit_index == cluster[2].last_index, "they go on"
 
 
-def test_what_it_says_that_it_has_moves_nothing_at_a_leader_whose_log_is_shorter() -> None:
+@pytest.mark.parametrize("written", [0, 20], ids=["shorter", "longer"])
+def test_what_it_has_committed_commits_nothing_at_a_leader_that_has_something_else_there(
+    written: int,
+) -> None:
+    """It may say so before it has seen any of the leader's entries: its heartbeat is the first that it answers."""
     cluster = went_on_without(0)
     cluster.down = {1, 3}
-    last = cluster[2].last_index
-    assert last < KEPT
-    for answer in (peer.HeartbeatReply(0, KEPT, True), peer.AppendReply(True, KEPT, 0, 0, True)):
-        cluster.hear(2, 1, cluster[2].term, answer)
-        assert cluster[2].role == "leader"
-        assert cluster[2].followers[1] == 0
-    cluster.propose(2)
-    cluster.hear(2, 1, cluster[2].term, peer.HeartbeatReply(0, KEPT, True))
-    assert cluster[2].commit_index == last, "no majority has the new entry"
+    before = cluster[2].commit_index
+    for _ in range(written):
+        cluster.propose(2, b"new")
+    ((_, answer),) = cluster.hear(1, 2, cluster[2].term, peer.Heartbeat(1, before, 0, False))
+    assert isinstance(answer, peer.HeartbeatReply)
+    assert (answer.match_index, answer.match_term) == (KEPT, 2)
+    cluster.hear(2, 1, cluster[2].term, answer)
+    cluster.settle()
+    assert (cluster[2].role, cluster[2].followers[1]) == ("leader", 0)
+    assert cluster[2].commit_index == before, "no majority has the new entries"
+
+
+def test_entries_below_what_is_committed_are_acknowledged_and_no_more() -> None:
+    """What is committed behind them was not compared with the leader's log yet."""
+    cluster = went_on_without(0)
+    more = peer.AppendEntries(0, 0, 2, 0, tuple(cluster.world.nodes[2].disk.log[index] for index in (1, 2)))
+    assert cluster.hear(1, 2, cluster[2].term, more) == [
+        (cluster[2].term, peer.AppendReply(True, 2, 0, 0, True))
+    ]
 
 
 def test_nothing_is_wrong_with_entries_before_what_is_purged_whose_terms_are_no_later() -> None:
@@ -120,12 +134,14 @@ def test_a_node_that_lost_everything_is_suspect_until_it_has_all_that_it_acknowl
 
 
 def test_the_leader_that_counted_what_a_node_has_forgotten_ends_nothing() -> None:
-    """It is deposed once, by its next sign of life; who leads next was elected without this node's vote, and is followed."""
+    """It is deposed once, by its next sign of life; who leads next was elected without this node's vote, and is followed. A
+    late word of one before it changes nothing."""
     cluster, _ = lost_all(forgot_term=True)
     term = cluster[1].term
     assert cluster[2].term < term
+    cluster.hear(2, 3, cluster[2].term - 1, peer.Heartbeat(1, 5, 0, False))
     assert cluster.hear(2, 1, term, peer.Heartbeat(1, 5, 0, False)) == [
-        (term + 1, peer.HeartbeatReply(1, 0, False))
+        (term + 1, peer.HeartbeatReply(1, 0, 0, False))
     ]
     assert (cluster[2].term, cluster[2].leader_id) == (term + 1, 0)
     cluster.hear(2, 1, term + 2, peer.Heartbeat(1, 5, 0, False))

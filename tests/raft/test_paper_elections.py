@@ -56,7 +56,7 @@ def vote(last_index: int = 99, last_term: int = 99) -> peer.RequestVote:
         peer.AppendEntries(0, 0, 0, 0, ()),
         peer.AppendReply(False, 0, 0, 0, True),
         peer.Heartbeat(0, 0, 0),
-        peer.HeartbeatReply(0, 0, True),
+        peer.HeartbeatReply(0, 0, 0, True),
         peer.VoteReply(False),
         peer.PreVoteReply(2, False),
     ],
@@ -103,7 +103,7 @@ def test_an_answer_of_an_older_term_counts_for_nothing() -> None:
     cluster.propose(1)
     cluster.sync(1)
     cluster.hear(1, 2, 1, peer.AppendReply(True, 3, 0, 0, True))
-    cluster.hear(1, 2, 1, peer.HeartbeatReply(0, 3, True))
+    cluster.hear(1, 2, 1, peer.HeartbeatReply(0, 3, 2, True))
     assert cluster[1].commit_index == 2
 
 

@@ -391,7 +391,7 @@ def test_a_read_waits_until_the_term_has_committed_something() -> None:
     cluster.settle()
     cluster.read(1, 1)
     cluster.settle()
-    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 1, True))
+    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 1, 2, True))
     assert cluster.answer(1, 1) is None
     cluster.silent = set()
     cluster.run(200)
@@ -407,9 +407,9 @@ def test_a_read_waits_for_a_majority_that_was_asked_after_it() -> None:
     cluster.read(1, 1)
     cluster.settle()
     assert (cluster[1].role, cluster.answer(1, 1)) == ("leader", None)
-    cluster.hear(1, 2, 2, peer.HeartbeatReply(0, 2, True))
+    cluster.hear(1, 2, 2, peer.HeartbeatReply(0, 2, 2, True))
     assert cluster.answer(1, 1) is None, "an answer to a heartbeat from before the read"
-    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, True))
+    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, 2, True))
     assert cluster.answer(1, 1) == 2
 
 

@@ -197,7 +197,7 @@ def test_a_follower_far_behind_is_streamed_from_disk_at_full_window() -> None:
     cluster.cut.clear()
     cluster.run(HEARTBEAT_MS // 2)
     cluster.take_sent()
-    cluster.hear(1, 3, 2, peer.HeartbeatReply(0, 202, True))
+    cluster.hear(1, 3, 2, peer.HeartbeatReply(0, 202, 2, True))
     while node.reads:
         node.answer_read()
         cluster.look(node)
@@ -248,7 +248,7 @@ def test_a_suspect_peer_counts_for_nothing() -> None:
     cluster.propose(1)
     cluster.read(1, 1)
     cluster.hear(1, 2, 2, peer.AppendReply(True, 3, 0, 0, True))
-    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, False))
+    cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, 2, False))
     cluster.hear(1, 3, 2, peer.AppendReply(True, 3, 0, 0, True))
     assert (cluster[1].commit_index, cluster.answer(1, 1)) == (2, None), "node 3 and a silent disk"
     cluster.silent = set()
@@ -256,7 +256,7 @@ def test_a_suspect_peer_counts_for_nothing() -> None:
     assert cluster[1].commit_index == 3, "node 3 and the leader"
     began = cluster.now
     while cluster[1].role == "leader":
-        cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, False))
+        cluster.hear(1, 2, 2, peer.HeartbeatReply(1, 2, 2, False))
         cluster.run(HEARTBEAT_MS)
         assert cluster.now - began <= Config().election_max_ms + 2 * HEARTBEAT_MS
     assert cluster.answer(1, 1) == -1
@@ -369,7 +369,7 @@ def test_a_peer_that_needs_a_snapshot_is_shown_and_left_alone() -> None:
     assert not any(isinstance(m, peer.AppendEntries) for m in sent)
     assert (cluster[1].role, cluster[2].commit_index) == ("leader", cluster[1].last_index)
     # It got the state in another way: it is probed and replicated to again.
-    cluster.hear(1, 3, 2, peer.HeartbeatReply(0, 3, True))
+    cluster.hear(1, 3, 2, peer.HeartbeatReply(0, 3, 1, True))
     assert cluster[1].progress[3] != "snapshot"
 
 

@@ -134,7 +134,7 @@ def test_a_follower_within_the_window_that_is_overtaken_by_the_purge_needs_a_sna
         cluster.settle()
     leader = cluster.world.nodes[1]
     leader.purge(cluster[1].applied_index)
-    cluster.hear(1, 3, cluster[1].term, peer.HeartbeatReply(0, 0, True))
+    cluster.hear(1, 3, cluster[1].term, peer.HeartbeatReply(0, 0, 0, True))
     cluster.hear(1, 3, cluster[1].term, peer.AppendReply(False, cluster[1].last_index, 3, 1, True))
     cluster.run(5 * HEARTBEAT_MS)
     assert cluster[1].role == "leader"

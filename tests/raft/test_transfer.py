@@ -81,9 +81,9 @@ def test_never_to_a_peer_whose_promises_do_not_count() -> None:
     """SUSPECT: it may lack what is committed, and it would not campaign anyway."""
     cluster = led()
     term, last = cluster[1].term, cluster[1].last_index
-    cluster.hear(1, 2, term, peer.HeartbeatReply(1, last, counted=False))
+    cluster.hear(1, 2, term, peer.HeartbeatReply(1, last, 2, counted=False))
     assert transfer(cluster, 2) == UNFIT
-    cluster.hear(1, 3, term, peer.HeartbeatReply(1, last, counted=False))
+    cluster.hear(1, 3, term, peer.HeartbeatReply(1, last, 2, counted=False))
     assert transfer(cluster, 0) == UNFIT
 
 

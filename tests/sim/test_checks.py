@@ -217,7 +217,7 @@ def test_an_ack_for_what_is_not_on_disk() -> None:
     with pytest.raises(Violation, match="acks index 2"):
         stream.send(3, 1, 1, peer.AppendReply(True, 2, 0, 0, True))
     with pytest.raises(Violation, match="acks index 2"):
-        stream.send(3, 1, 1, peer.HeartbeatReply(1, 2, True))
+        stream.send(3, 1, 1, peer.HeartbeatReply(1, 2, 2, True))
 
 
 def test_a_vote_that_never_was_on_disk_though_a_newer_term_is() -> None:

@@ -52,7 +52,7 @@ class Reign:
             self.tell(fact(peer.Header(77, 1, 2, 1, 1), peer.Heartbeat(1, 0, 0)))
             if heard:
                 header = peer.Header(77, 2, 1, 1, 1)
-                self.tell(Received(1, self.now_ms * MS, header, peer.HeartbeatReply(1, 0, True)))
+                self.tell(Received(1, self.now_ms * MS, header, peer.HeartbeatReply(1, 0, 0, True)))
 
 
 def test_a_leader_that_is_heard_may_lead_on() -> None:

@@ -85,7 +85,7 @@ def test_the_end_may_be_forgotten_until_it_is_in_the_mark() -> None:
         peer.VoteReply(True),
         peer.PreVoteReply(2, True),
         peer.RequestPreVote(2, 0, 0),
-        peer.HeartbeatReply(1, 0, True),
+        peer.HeartbeatReply(1, 0, 0, True),
         peer.AppendReply(False, 2, 0, 0, True),
     ],
 )
@@ -97,7 +97,7 @@ def test_a_suspect_node_that_counts(message: peer.Message) -> None:
 def test_a_suspect_node_that_does_not_count_may_speak() -> None:
     stream = forgetful()
     stream.send(2, 1, 1, peer.VoteReply(False))
-    stream.send(2, 1, 1, peer.HeartbeatReply(1, 0, False))
+    stream.send(2, 1, 1, peer.HeartbeatReply(1, 0, 0, False))
 
 
 def test_a_commit_counts_what_was_acknowledged_before_the_loss_and_nothing_after_it() -> None:

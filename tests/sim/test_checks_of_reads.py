@@ -180,13 +180,13 @@ def test_a_leader_has_to_be_heard_by_a_quorum() -> None:
     facts.role(1, "leader", 1)
     entries = tuple(Entry(index, 1, KIND_BATCH, 0, 0, NO_ORIGIN, b"x") for index in (1, 2))
     facts.checks.bounded.take(Delivered(1, entries))
-    facts.receive(100, peer.HeartbeatReply(0, 0, True), node=1, sender=3)
+    facts.receive(100, peer.HeartbeatReply(0, 0, 0, True), node=1, sender=3)
     facts.end(read(100, 50, node=1, answered_ms=150, revision=2))
     with pytest.raises(Violation, match="told of revision 2"):
         facts.end(read(100, 50, node=1, answered_ms=150, revision=1))
     facts = Facts()
     facts.role(1, "leader", 2)
-    facts.receive(100, peer.HeartbeatReply(0, 0, True), node=1, sender=3, term=1)
+    facts.receive(100, peer.HeartbeatReply(0, 0, 0, True), node=1, sender=3, term=1)
     with pytest.raises(Violation, match="heard no leader"):
         facts.end(read(100, 50, node=1, answered_ms=150, revision=4))
 

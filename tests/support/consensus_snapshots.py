@@ -126,7 +126,7 @@ def wait(node: Alone, ms: int, match: int = 20) -> None:
     while node.now < end:
         node.now = min(end, node.handler.next_timer() or end)
         node.turn()
-        node.hear(1, peer.HeartbeatReply(0, match, True))
+        node.hear(1, peer.HeartbeatReply(0, match, 2, True))
 
 
 def piece(index: int = 30, offset: int = 0, term: int = 2, data: bytes = b"p" * 50, **changes: Any) -> Any:

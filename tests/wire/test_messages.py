@@ -88,7 +88,7 @@ PEER: list[tuple[peer.Message, str]] = [
      "9c01044d01020304080307cd03e89197090301cd03e8cf0000018bcfe5680093070205c403616263"),
     (peer.AppendReply(True, 9, 0, 0, True), "9c01054d01020304c3090000c3"),
     (peer.Heartbeat(5, 7, 1_000, True), "9b01064d010203040507cd03e8c3"),
-    (peer.HeartbeatReply(5, 9, True, True), "9b01074d010203040509c3c3"),
+    (peer.HeartbeatReply(5, 9, 4, True, True), "9c01074d01020304050904c3c3"),
     (peer.InstallSnapshot(9, 3, b"c", 4, b"s", 70, b"k", 0, b"data"), "dc001001084d010203040903c4016304c4017346c4016b00c40464617461"),
     (peer.InstallSnapshotReply(9, 3, 4, True), "9b01094d01020304090304c3"),
     (peer.TimeoutNow(), "97010a4d01020304"),
