@@ -212,7 +212,7 @@ def test_who_comes_back_whole_to_others_that_went_on_without_it_stops_and_follow
     tmp_path: Path, written: int
 ) -> None:
     """It holds 30 entries, committed, which the others have lost and given up. Their log may end before those or behind."""
-    with RealCluster(tmp_path) as cluster:
+    with RealCluster(tmp_path, snapshot_tail_entries=0) as cluster:
         cluster.await_leader()
         for node in cluster.nodes:
             node.kill_all()
@@ -225,7 +225,12 @@ def test_who_comes_back_whole_to_others_that_went_on_without_it_stops_and_follow
         fill(others[0])
         fill(whole)
         with whole.store() as store:
-            until(lambda: store.snapshot_take()[1], "a snapshot")
+            # What its log has purged, up to the older of two, it knows to be committed from its first moment on.
+            known = store.snapshot_take()[0]
+            until(lambda: store.status()["snapshot_index"] >= known, "a snapshot")
+            store.put("/k/0", 0)
+            store.snapshot_take()
+            until(lambda: store.status()["purged_index"] >= known, "the log to be purged")
         for node in cluster.nodes:
             node.kill_all()
         for node in others:
