@@ -34,6 +34,7 @@ SETTINGS: dict[str, Any] = {
 REAL = "real"
 ENDS_WAIT_S = 60.0
 VERIFY_LIMIT_S = 60
+NOT_THERE = "not there"
 HISTORY_TRIALS = 12
 """So many trials share one history: its checks take time with the square of its length."""
 
@@ -110,8 +111,16 @@ class RealTrials:
             backup = self._scratch / "backup"
             shutil.rmtree(backup, ignore_errors=True)
             _copy(node.data_dir, backup)
-            done = damage(trial.kind, trial.damage, node.data_dir, self._old(node), Random(trial.seed))
-            verified = _verify(node)
+            there = trial.damage in names(
+                trial.kind, kinds(node.data_dir).get(trial.kind, []), node.data_dir, self._old(node)
+            )
+            if there:
+                done = damage(trial.kind, trial.damage, node.data_dir, self._old(node), Random(trial.seed))
+                verified = _verify(node)
+        if not there:
+            # It was there on the node for which this was planned.
+            self._cluster.restart(node)
+            return Result(NOT_THERE, "", node.name)
         before = len(node.log_path.read_text())
         lifted = time.monotonic()
         try:

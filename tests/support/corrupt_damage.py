@@ -152,8 +152,9 @@ def damages(kind: str, data: bytes) -> list[Damage]:
             Damage("cut to 0", lambda _data, _random: (b"", "cut to 0 bytes")),
             Damage("cut in half", _cut_in_half),
             Damage("cut by a few", _cut_by_a_few),
-            Damage("page zeroed", _zeroed),
         ]
+    if any(data):
+        found += [Damage("page zeroed", _zeroed)]
     found += [Damage("garbage appended", _appended)]
     return found
 
