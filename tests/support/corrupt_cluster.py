@@ -111,9 +111,8 @@ class RealTrials:
             backup = self._scratch / "backup"
             shutil.rmtree(backup, ignore_errors=True)
             _copy(node.data_dir, backup)
-            there = trial.damage in names(
-                trial.kind, kinds(node.data_dir).get(trial.kind, []), node.data_dir, self._old(node)
-            )
+            paths = kinds(node.data_dir).get(trial.kind, [])
+            there = paths and trial.damage in names(trial.kind, paths, node.data_dir, self._old(node))
             if there:
                 done = damage(trial.kind, trial.damage, node.data_dir, self._old(node), Random(trial.seed))
                 verified = _verify(node)
