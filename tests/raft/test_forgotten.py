@@ -15,7 +15,7 @@ KEPT = 6
 """Behind this entry node 1 has purged its log; it was committed, and nodes 2 and 3 have lost it."""
 
 
-def went_on_without(written: int, *, purge: bool = True) -> Cluster:
+def went_on_without(written: int) -> Cluster:
     """Nodes 2 and 3 have lost what node 1 holds from entry 3 on, and accepted that; then they wrote so many entries. Node 1
     comes back."""
     cluster = Cluster(
@@ -28,10 +28,9 @@ def went_on_without(written: int, *, purge: bool = True) -> Cluster:
         cluster.propose(2, b"new")
     cluster.run(300)
     node = cluster.world.nodes[1]
-    if purge:
-        snapshot = node.point(KEPT)
-        node.disk.snapshots.append(snapshot)
-        node.disk.purge(snapshot)
+    snapshot = node.point(KEPT)
+    node.disk.snapshots.append(snapshot)
+    node.disk.purge(snapshot)
     cluster.boot(1)
     return cluster
 
